@@ -1,0 +1,150 @@
+"""One block of values that may lie on the host, on a device, or on both, and is copied only when somebody asks.
+
+The states and their names are Caffe's (``SyncedMemory``)::
+
+    UNINITIALIZED --any read--> zeros where it was read
+    AT_CPU   the host holds the newest values     AT_GPU   the device does     SYNCED   both hold the same
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Device", "Head", "Memory", "MemorySlice", "SyncedMemory"]
+
+HostArray = npt.NDArray[Any]
+
+
+class Device(Protocol):
+    """What a memory needs of a device: flat arrays there, and copies both ways."""
+
+    def zeros(self, count: int, dtype: npt.DTypeLike) -> Any:
+        """Return a new flat device array of ``count`` zeros."""
+
+    def upload(self, host: HostArray, device: Any) -> None:
+        """Copy the flat ``host`` array to the flat ``device`` array; done, or ordered before later work there, on return."""
+
+    def download(self, device: Any, host: HostArray) -> None:
+        """Copy the flat ``device`` array to the flat ``host`` array; done on return."""
+
+
+class Head(enum.Enum):
+    """Where the newest values lie."""
+
+    UNINITIALIZED = "uninitialized"
+    AT_CPU = "at cpu"
+    AT_GPU = "at gpu"
+    SYNCED = "synced"
+
+
+class Memory(Protocol):
+    """A flat run of ``count`` values of one ``dtype``; the four accessors return flat arrays that alias it.
+
+    The ``mutable_`` forms promise that the caller writes: the other side is out of date from then on.
+    """
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def host(self) -> HostArray: ...
+    def mutable_host(self) -> HostArray: ...
+    def device(self, device: Device) -> Any: ...
+    def mutable_device(self, device: Device) -> Any: ...
+
+
+class SyncedMemory:
+    """A block of its own, allocated (and zeroed) on each side when that side is first used.
+
+    ``host`` gives the block host memory that somebody else owns, such as a window shared between ranks.
+    A block works with one device over its life.
+    """
+
+    def __init__(self, count: int, dtype: npt.DTypeLike = np.float32, host: HostArray | None = None) -> None:
+        self._count = count
+        self._dtype = np.dtype(dtype)
+        self._host = host
+        self._device_array: Any = None
+        self.head = Head.UNINITIALIZED if host is None else Head.AT_CPU
+        if host is not None:
+            assert host.shape == (count,) and host.dtype == self._dtype and host.flags.c_contiguous
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    def host(self) -> HostArray:
+        """The values on the host, for reading."""
+        if self.head is Head.AT_GPU:
+            self._device.download(self._device_array, self._allocated_host())
+            self.head = Head.SYNCED
+        elif self.head is Head.UNINITIALIZED:
+            self.head = Head.AT_CPU
+        return self._allocated_host()
+
+    def mutable_host(self) -> HostArray:
+        """The values on the host, for writing; a copy on the device is out of date from now on."""
+        array = self.host()
+        self.head = Head.AT_CPU
+        return array
+
+    def device(self, device: Device) -> Any:
+        """The values on ``device``, for reading."""
+        if self._device_array is None:
+            self._device = device
+            self._device_array = device.zeros(self._count, self._dtype)
+        assert device is self._device, "a block of memory belongs to one device"
+        if self.head is Head.AT_CPU:
+            device.upload(self._allocated_host(), self._device_array)
+            self.head = Head.SYNCED
+        elif self.head is Head.UNINITIALIZED:
+            self.head = Head.AT_GPU
+        return self._device_array
+
+    def mutable_device(self, device: Device) -> Any:
+        """The values on ``device``, for writing; the host's copy is out of date from now on."""
+        array = self.device(device)
+        self.head = Head.AT_GPU
+        return array
+
+    def _allocated_host(self) -> HostArray:
+        if self._host is None:
+            self._host = np.zeros(self._count, self._dtype)
+        return self._host
+
+
+class MemorySlice:
+    """Values ``start`` to ``stop`` of another memory: the state is the whole block's."""
+
+    def __init__(self, whole: Memory, start: int, stop: int) -> None:
+        assert 0 <= start <= stop <= whole.count
+        self._whole = whole
+        self._range = slice(start, stop)
+
+    @property
+    def count(self) -> int:
+        return self._range.stop - self._range.start
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._whole.dtype
+
+    def host(self) -> HostArray:
+        return self._whole.host()[self._range]
+
+    def mutable_host(self) -> HostArray:
+        return self._whole.mutable_host()[self._range]
+
+    def device(self, device: Device) -> Any:
+        return self._whole.device(device)[self._range]
+
+    def mutable_device(self, device: Device) -> Any:
+        return self._whole.mutable_device(device)[self._range]

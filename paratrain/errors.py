@@ -1,0 +1,106 @@
+"""Every error that paratrain raises on purpose.
+
+::
+
+    ParatrainError
+      PrototxtError               a text file that cannot be read as the message it should hold
+      NetError                    a network that cannot be built
+        UnknownNameError          a name nobody registered: a layer type, a solver, a filler, a policy
+        LayerError                one layer that cannot work as it is described or wired
+          ShapeMismatchError      blobs whose shapes do not fit together
+      SolverError                 solver settings that contradict each other
+      SnapshotError               weights or a training state that cannot be read, written or used
+      DataError                   a source of records that cannot be opened or holds something else
+      CommunicationError          ranks that cannot find, reach or understand each other
+      TopologyError               a machine description that cannot be read
+      DeviceError                 a GPU that is asked for and not there
+      MissingDependencyError      an optional library that is not installed
+
+A message says where, what was expected, what was found and what to do. Broken invariants of paratrain itself are plain
+``assert``; they are bugs, not errors of the user. Nothing here prints or exits: only the command line does.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CommunicationError",
+    "DataError",
+    "DeviceError",
+    "LayerError",
+    "MissingDependencyError",
+    "NetError",
+    "ParatrainError",
+    "PrototxtError",
+    "ShapeMismatchError",
+    "SnapshotError",
+    "SolverError",
+    "TopologyError",
+    "UnknownNameError",
+]
+
+
+class ParatrainError(Exception):
+    """The root of the tree: catching it catches whatever paratrain raises on purpose."""
+
+
+class PrototxtError(ParatrainError):
+    """A prototxt file that cannot be read: ``file:line:column: what was found, what is allowed``.
+
+    ``path``, ``line`` and ``column`` (both counted from 1) are None where there is nothing to point at.
+    """
+
+    def __init__(self, message: str, path: str | None = None, line: int | None = None, column: int | None = None) -> None:
+        place = ":".join(str(part) for part in (path, line, column) if part is not None)
+        super().__init__(f"{place}: {message}" if place else message)
+        self.path = path
+        self.line = line
+        self.column = column
+
+
+class NetError(ParatrainError):
+    """A network that cannot be built as described."""
+
+
+class UnknownNameError(NetError):
+    """A name that nobody registered; the message lists the nearest known names, or all of them."""
+
+
+class LayerError(NetError):
+    """A layer that cannot work as it is described or wired: ``layer 'conv1' (Convolution): ...``."""
+
+
+class ShapeMismatchError(LayerError):
+    """Blobs whose shapes do not fit together; the message names both shapes."""
+
+
+class SolverError(ParatrainError):
+    """Solver settings that are missing, contradict each other or have no meaning."""
+
+
+class SnapshotError(ParatrainError):
+    """A caffemodel or solverstate that cannot be read, written, or used for this network."""
+
+
+class DataError(ParatrainError):
+    """A database, list or record that is missing or is not what its layer expects."""
+
+
+class CommunicationError(ParatrainError):
+    """Ranks that cannot find or understand each other: ``rank 2 of 4: ...``."""
+
+
+class TopologyError(ParatrainError):
+    """A machine description that cannot be read."""
+
+
+class DeviceError(ParatrainError):
+    """A GPU that was asked for and is not there."""
+
+
+class MissingDependencyError(ParatrainError):
+    """An optional library that is not installed; the message gives the ``pip install`` that brings it."""
+
+    def __init__(self, library: str, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {library}, which is not installed: pip install 'paratrain[{extra}]'")
+        self.library = library
+        self.extra = extra

@@ -1,0 +1,102 @@
+"""Memory that is copied between host and device only when somebody asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paratrain.blob import Blob, Head, MemorySlice, SyncedMemory
+
+
+class CountingDevice:
+    """A device whose arrays are numpy arrays of its own; it counts the copies."""
+
+    def __init__(self) -> None:
+        self.uploads = 0
+        self.downloads = 0
+
+    def zeros(self, count: int, dtype: npt.DTypeLike) -> Any:
+        return np.zeros(count, dtype)
+
+    def upload(self, host: npt.NDArray[Any], device: Any) -> None:
+        self.uploads += 1
+        device[...] = host
+
+    def download(self, device: Any, host: npt.NDArray[Any]) -> None:
+        self.downloads += 1
+        host[...] = device
+
+
+def test_states_follow_who_reads_and_writes() -> None:
+    device, memory = CountingDevice(), SyncedMemory(3)
+    assert memory.head is Head.UNINITIALIZED
+    memory.mutable_host()[...] = 1
+    assert memory.head is Head.AT_CPU
+    np.testing.assert_array_equal(memory.device(device), 1)
+    assert memory.head is Head.SYNCED
+    memory.mutable_device(device)[...] = 2
+    assert memory.head is Head.AT_GPU
+    np.testing.assert_array_equal(memory.host(), 2)
+    assert memory.head is Head.SYNCED
+    assert (device.uploads, device.downloads) == (1, 1)
+
+
+def test_what_is_synced_is_not_copied_again() -> None:
+    device, memory = CountingDevice(), SyncedMemory(3)
+    memory.mutable_host()[...] = 1
+    for _ in range(3):
+        memory.device(device)
+        memory.host()
+    assert (device.uploads, device.downloads) == (1, 0)
+
+
+def test_untouched_memory_is_zero_on_either_side_without_a_copy() -> None:
+    device = CountingDevice()
+    np.testing.assert_array_equal(SyncedMemory(2).host(), 0)
+    np.testing.assert_array_equal(SyncedMemory(2).device(device), 0)
+    assert (device.uploads, device.downloads) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(-9, 9)), max_size=20))
+def test_any_order_of_reads_and_writes_sees_the_last_value(steps: list[tuple[bool, bool, int]]) -> None:
+    device, memory, expected = CountingDevice(), SyncedMemory(2), 0
+    for on_device, writes, value in steps:
+        if writes:
+            (memory.mutable_device(device) if on_device else memory.mutable_host())[...] = value
+            expected = value
+        else:
+            np.testing.assert_array_equal(memory.device(device) if on_device else memory.host(), expected)
+    np.testing.assert_array_equal(memory.host(), expected)
+
+
+def test_slices_share_the_state_of_the_whole() -> None:
+    device, memory = CountingDevice(), SyncedMemory(6)
+    first, second = MemorySlice(memory, 0, 2), MemorySlice(memory, 2, 6)
+    first.mutable_device(device)[...] = 1
+    second.mutable_device(device)[...] = 2
+    np.testing.assert_array_equal(memory.host(), [1, 1, 2, 2, 2, 2])
+    assert second.count == 4
+    assert device.downloads == 1
+
+
+def test_a_blob_reads_where_its_values_are() -> None:
+    device, blob = CountingDevice(), Blob((2, 3))
+    blob.data[...] = 7
+    np.testing.assert_array_equal(blob.read_data(device), np.full((2, 3), 7))
+    blob.write_diff(device)[...] = 3
+    np.testing.assert_array_equal(blob.diff, np.full((2, 3), 3))
+    assert (device.uploads, device.downloads) == (1, 1)
+
+
+def test_memory_of_somebody_else_is_used_in_place() -> None:
+    window = np.arange(4, dtype=np.float32)
+    memory = SyncedMemory(4, host=window)
+    memory.mutable_host()[0] = 9
+    assert window[0] == 9
+    with pytest.raises(AssertionError):
+        SyncedMemory(5, host=window)
