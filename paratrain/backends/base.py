@@ -1,0 +1,167 @@
+"""What a backend offers to the layers.
+
+A backend is an array module (``xp``: numpy, or cupy), the device its arrays lie on, and primitives: objects built once
+for a geometry and then run on arrays of just that geometry. Layers keep Caffe's meaning; primitives do the arithmetic.
+Every array that a primitive takes is a plain C-contiguous (N, C, spatial ...) array of the backend, owned by the caller.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from paratrain.blob.synced_memory import Device
+from paratrain.registry import Registry
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Convolution",
+    "ConvolutionGeometry",
+    "LocalResponseGeometry",
+    "LocalResponseNormalization",
+    "PoolMethod",
+    "Pooling",
+    "PoolingGeometry",
+    "create_backend",
+]
+
+
+@dataclass(frozen=True)
+class ConvolutionGeometry:
+    """Sizes of a convolution over any number of spatial axes.
+
+    Bottom (batch, channels, *spatial), weights (output_channels, channels / groups, *kernel),
+    top (batch, output_channels, *output_spatial); output axis = (in + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1.
+    """
+
+    batch: int
+    channels: int
+    spatial: tuple[int, ...]
+    output_channels: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def output_spatial(self) -> tuple[int, ...]:
+        sizes = zip(self.spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        return tuple((n + 2 * pad - (dilation * (k - 1) + 1)) // stride + 1 for n, k, stride, pad, dilation in sizes)
+
+
+class Convolution(Protocol):
+    """A convolution of one geometry and its gradients. Gradients of parameters are added, that of the bottom is written."""
+
+    def forward(self, bottom: Any, weights: Any, bias: Any | None, top: Any) -> None:
+        """top = weights * bottom + bias, where * is the cross-correlation that Caffe calls convolution."""
+
+    def backward_data(self, top_diff: Any, weights: Any, bottom_diff: Any) -> None:
+        """bottom_diff = the gradient by the bottom."""
+
+    def backward_weights(self, bottom: Any, top_diff: Any, weights_diff: Any) -> None:
+        """weights_diff += the gradient by the weights."""
+
+    def backward_bias(self, top_diff: Any, bias_diff: Any) -> None:
+        """bias_diff (output_channels,) += the sum of top_diff over images and pixels."""
+
+
+class PoolMethod(enum.Enum):
+    """What a pooling does with a window: its maximum, or its average."""
+
+    MAX = "MAX"
+    AVE = "AVE"
+
+
+@dataclass(frozen=True)
+class PoolingGeometry:
+    """Sizes of a pooling over (N, C, H, W); ``output`` is (height, width) of the top, rounded as Caffe does.
+
+    Windows may reach over the padded bottom and right edge. MAX takes what lies inside the image, the first of equals in
+    row order; AVE divides the sum by the part of the window that lies inside the padded image.
+    """
+
+    method: PoolMethod
+    batch: int
+    channels: int
+    spatial: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    output: tuple[int, int]
+
+
+class Pooling(Protocol):
+    """A pooling of one geometry."""
+
+    def forward(self, bottom: Any, top: Any, mask: Any | None) -> None:
+        """Write the top and, for MAX where ``mask`` is given, the index y * width + x of each maximum as a float."""
+
+    def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
+        """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
+
+
+@dataclass(frozen=True)
+class LocalResponseGeometry:
+    """Local response normalization over (N, C, *spatial): ``y = x (k + alpha / size * sum of x^2 over size channels)^-beta``."""
+
+    shape: tuple[int, ...]
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+class LocalResponseNormalization(Protocol):
+    """LRN across channels, of one geometry. It keeps what backward needs of the last forward pass."""
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        """Write the top."""
+
+    def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
+        """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
+
+
+class Backend(abc.ABC):
+    """One way to compute: where arrays lie and who does the arithmetic. Create one with :func:`create_backend`."""
+
+    name: str
+    xp: Any
+    """The array module on which layers run their plain array code."""
+    device: Device | None
+    """Where arrays lie; None is the host."""
+
+    @abc.abstractmethod
+    def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
+        """Return a convolution for arrays of this geometry and dtype."""
+
+    @abc.abstractmethod
+    def pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:
+        """Return a pooling for arrays of this geometry and dtype."""
+
+    @abc.abstractmethod
+    def local_response_normalization(
+        self, geometry: LocalResponseGeometry, dtype: npt.DTypeLike
+    ) -> LocalResponseNormalization:
+        """Return a local response normalization across channels for arrays of this geometry and dtype."""
+
+    @abc.abstractmethod
+    def matrix_product(self, a: Any, b: Any, out: Any, *, accumulate: bool = False) -> None:
+        """out = a @ b, or out += a @ b; ``a`` and ``b`` are matrices or transposed views of matrices."""
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Return when all work given to the backend is done; for timing."""
+
+
+BACKENDS: Registry[type[Backend]] = Registry("backend")
+
+
+def create_backend(name: str = "numpy") -> Backend:
+    """Return a new backend. Raises UnknownNameError for a name that nobody registered."""
+    return BACKENDS.get(name)()

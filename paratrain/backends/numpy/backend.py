@@ -1,0 +1,64 @@
+"""The numpy backend: arrays on the host, primitives of numpy operations and BLAS products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.backends.base import (
+    BACKENDS,
+    Backend,
+    Convolution,
+    ConvolutionGeometry,
+    LocalResponseGeometry,
+    LocalResponseNormalization,
+    Pooling,
+    PoolingGeometry,
+    PoolMethod,
+)
+from paratrain.backends.numpy.convolution import create_convolution
+from paratrain.backends.numpy.lrn import NumpyLocalResponseNormalization
+from paratrain.backends.numpy.pooling import AveragePooling, MaxPooling
+from paratrain.backends.numpy.scratch import Scratch
+
+__all__ = ["NumpyBackend"]
+
+
+@BACKENDS.register("numpy")
+class NumpyBackend(Backend):
+    """Computes with numpy on the host. Every primitive works for float32 and float64 and gives the same bits each run.
+
+    All primitives of one backend share one block of scratch memory, so one thread at a time may run them.
+    """
+
+    name = "numpy"
+    xp = np
+    device = None
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+    def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
+        return create_convolution(geometry, dtype, self.scratch)
+
+    def pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:
+        kind = MaxPooling if geometry.method is PoolMethod.MAX else AveragePooling
+        return kind(geometry, dtype, self.scratch)
+
+    def local_response_normalization(
+        self, geometry: LocalResponseGeometry, dtype: npt.DTypeLike
+    ) -> LocalResponseNormalization:
+        return NumpyLocalResponseNormalization(geometry, dtype, self.scratch)
+
+    def matrix_product(self, a: Any, b: Any, out: Any, *, accumulate: bool = False) -> None:
+        if not accumulate:
+            np.matmul(a, b, out=out)
+            return
+        (product,) = self.scratch.take((out.shape, out.dtype))
+        np.matmul(a, b, out=product)
+        np.add(out, product, out=out)
+
+    def synchronize(self) -> None:
+        """numpy works while it is called: nothing is ever pending."""

@@ -1,0 +1,196 @@
+"""The contract that every layer keeps, and the table of layer types."""
+
+from __future__ import annotations
+
+import abc
+import builtins
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.backends.base import Backend
+from paratrain.blob import Blob
+from paratrain.errors import LayerError, NetError
+from paratrain.proto import LayerParameter, Phase
+from paratrain.registry import Registry
+
+__all__ = ["LAYERS", "Clock", "Layer", "LayerContext", "create_layer", "register_layer"]
+
+
+@dataclass
+class Clock:
+    """Which step of the training is being computed: with the seed, this names every random number."""
+
+    iteration: int = 0
+    sub_iteration: int = 0
+    """The pass of ``iter_size`` within the iteration."""
+
+
+@dataclass
+class LayerContext:
+    """What a layer may know of the world around its net."""
+
+    backend: Backend
+    phase: Phase
+    dtype: npt.DTypeLike = np.float32
+    seed: int = 0
+    """The same on every rank."""
+    rank: int = 0
+    size: int = 1
+    """Ranks that share the records: record r, r + size ... are this rank's, r being ``rank``."""
+    clock: Clock = field(default_factory=Clock)
+
+
+class Layer(abc.ABC):
+    """One step of a net: computes top blobs from bottom blobs, and the gradients back.
+
+    The life of a layer is Caffe's. ``set_up`` checks the numbers of blobs, calls ``setup`` (once: read the parameters,
+    create ``self.blobs``), ``reshape`` (again whenever a bottom has changed its shape: give the tops their shapes) and
+    sets the loss weights. Then ``forward`` and ``backward`` run on blobs that have just those shapes.
+
+    In ``forward`` bottoms are read and tops written. In ``backward`` the diffs of the tops are read; the diff of bottom i
+    is written (not added to) where ``propagate_down[i]`` holds; the diffs of ``self.blobs`` are added to where
+    ``self.param_propagate_down`` holds. Layers may share memory between bottom and top only where they say so.
+
+    Subclasses state how many blobs they take: ``bottom_range`` and ``top_range`` are (least, most), None for no limit.
+    """
+
+    type: ClassVar[str] = ""
+    bottom_range: ClassVar[tuple[int, int | None]] = (1, 1)
+    top_range: ClassVar[tuple[int, int | None]] = (1, 1)
+    equal_bottom_top_count: ClassVar[bool] = False
+    auto_top_blobs: ClassVar[bool] = False
+    """Tops that the prototxt leaves out are made up to the least number: for losses."""
+    is_loss: ClassVar[bool] = False
+    """The first top has loss_weight 1 where the prototxt gives none."""
+    is_data: ClassVar[bool] = False
+    """It brings records in from outside: its time counts as waiting for data."""
+    blobs_are_statistics: ClassVar[bool] = False
+    """``self.blobs`` are running statistics that no solver updates (BatchNorm): kept apart from the learnable ones."""
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        self.parameter = parameter
+        self.context = context
+        self.backend = context.backend
+        self.xp = context.backend.xp
+        self.name = parameter.name
+        self.blobs: list[Blob] = []
+        self.param_propagate_down: list[bool] = []
+        self.loss_weights: list[float] = []
+
+    # -- for subclasses ------------------------------------------------------------------------------------------
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:  # noqa: B027  (many layers need none)
+        """Read the parameters and create ``self.blobs``. Bottoms have their shapes, tops do not."""
+
+    @abc.abstractmethod
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops (and buffers of the layer) the shapes that follow from the bottoms'; check that these fit."""
+
+    @abc.abstractmethod
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the data of the tops."""
+
+    @abc.abstractmethod
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Write the diffs of the bottoms and add to the diffs of ``self.blobs``."""
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        """Whether ``force_backward`` makes gradients flow to this bottom; labels say no."""
+        return True
+
+    def close(self) -> None:  # noqa: B027  (only data layers hold anything)
+        """Free threads and files."""
+
+    # -- for nets ------------------------------------------------------------------------------------------------
+
+    def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the numbers of blobs, set the layer up, shape its tops and set its loss weights."""
+        self._check_blob_counts(len(bottom), len(top))
+        self.setup(bottom, top)
+        if not self.param_propagate_down:
+            self.param_propagate_down = [True] * len(self.blobs)
+        self.reshape(bottom, top)
+        self.set_loss_weights(top)
+
+    def set_loss_weights(self, top: Sequence[Blob]) -> None:
+        """Fill the diff of every top that counts in the loss with its weight, as Caffe does: backward starts there."""
+        given = list(self.parameter.loss_weight)
+        if given and len(given) != len(top):
+            raise self.error(f"loss_weight is given {len(given)} times for {len(top)} tops; give it once for each, or not at all")
+        default = [1.0 if self.is_loss and index == 0 else 0.0 for index in range(len(top))]
+        self.loss_weights = given or default
+        for blob, weight in zip(top, self.loss_weights, strict=True):
+            if weight:
+                blob.diff[...] = weight
+
+    def loss(self, top: Sequence[Blob]) -> float:
+        """The weighted sum of the tops that count in the loss; call it after ``forward``."""
+        return sum(
+            weight * float(blob.read_data(None).sum(dtype=np.float64))
+            for blob, weight in zip(top, self.loss_weights, strict=True)
+            if weight
+        )
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def read(self, blob: Blob) -> Any:
+        """The blob's data where the backend works, for reading."""
+        return blob.read_data(self.backend.device)
+
+    def write(self, blob: Blob) -> Any:
+        """The blob's data where the backend works, for writing."""
+        return blob.write_data(self.backend.device)
+
+    def read_diff(self, blob: Blob) -> Any:
+        """The blob's diff where the backend works, for reading."""
+        return blob.read_diff(self.backend.device)
+
+    def write_diff(self, blob: Blob) -> Any:
+        """The blob's diff where the backend works, for writing."""
+        return blob.write_diff(self.backend.device)
+
+    def error(self, message: str, kind: builtins.type[LayerError] = LayerError) -> LayerError:
+        """Return an error that names this layer: ``raise self.error("...")``."""
+        return kind(f"layer '{self.name}' ({self.parameter.type}): {message}")
+
+    def bottom_name(self, index: int) -> str:
+        """``bottom[1] 'label'``, for messages."""
+        names = self.parameter.bottom
+        return f"bottom[{index}] '{names[index]}'" if index < len(names) else f"bottom[{index}]"
+
+    def _check_blob_counts(self, bottom_count: int, top_count: int) -> None:
+        for what, count, (least, most) in (("bottom", bottom_count, self.bottom_range), ("top", top_count, self.top_range)):
+            if count < least or (most is not None and count > most):
+                wanted = f"exactly {least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+                raise self.error(f"takes {wanted} {what} blobs; the prototxt gives {count}")
+        if self.equal_bottom_top_count and bottom_count != top_count:
+            raise self.error(f"takes as many tops as bottoms; the prototxt gives {bottom_count} bottoms and {top_count} tops")
+
+
+LAYERS: Registry[type[Layer]] = Registry("layer type")
+
+L = TypeVar("L", bound=type[Layer])
+
+
+def register_layer(name: str) -> Callable[[L], L]:
+    """Return a class decorator that enters a layer under the ``type`` a prototxt calls it by."""
+
+    def decorate(layer: L) -> L:
+        LAYERS.add(name, layer)
+        layer.type = name
+        return layer
+
+    return decorate
+
+
+def create_layer(parameter: LayerParameter, context: LayerContext) -> Layer:
+    """Return a new layer of ``parameter.type``, not yet set up. Raises NetError naming the layer for an unknown type."""
+    try:
+        kind = LAYERS.get(parameter.type)
+    except NetError as error:
+        raise LayerError(f"layer '{parameter.name}': {error}") from None
+    return kind(parameter, context)
