@@ -1,0 +1,6 @@
+"""Nets: layers wired together by the names of their blobs."""
+
+from paratrain.net.net import Net
+from paratrain.net.parameters import ParameterEntry, Parameters
+
+__all__ = ["Net", "ParameterEntry", "Parameters"]

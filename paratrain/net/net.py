@@ -1,0 +1,235 @@
+"""Net: a network built from its description, run forward and backward."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from paratrain.blob import Blob
+from paratrain.errors import NetError, ShapeMismatchError
+from paratrain.layers import Layer, LayerContext, create_layer
+from paratrain.net import report, weights
+from paratrain.net.arrays import ArrayInterface
+from paratrain.net.parameters import Parameters
+from paratrain.net.wiring import LayerWiring, Wiring
+from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
+
+__all__ = ["Net"]
+
+logger = logging.getLogger(__name__)
+
+
+def _quiet_overflow() -> np.errstate:
+    """A net that diverges shows it in its loss; numpy's warnings from somewhere inside it would only be noise."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+class Net(ArrayInterface):
+    """A network of one phase: layers in order, and the blobs between them.
+
+    Building one follows Caffe's ``Net::Init``: keep the layers whose include and exclude rules fit the state, insert
+    splits where a blob has several readers, then for each layer connect its blobs, set it up and enter its parameters;
+    at last decide which layers need backward. The loss is the sum over all tops of loss_weight times the sum of the top.
+
+    Learnable parameters of a TRAIN net lie in two flat arrays (see Parameters). Raises NetError, and its subclasses,
+    where the description cannot work; every message names the layer.
+    """
+
+    def __init__(
+        self, parameter: NetParameter, context: LayerContext, *, level: int = 0, stages: Sequence[str] = ()
+    ) -> None:
+        state = NetState()
+        state.CopyFrom(parameter.state)
+        state.phase = context.phase
+        if level or not state.HasField("level"):
+            state.level = level
+        state.stage.extend(stage for stage in stages if stage not in state.stage)
+        filtered = filter_net(parameter, state, report=logger.info)
+        self.parameter = insert_splits(filtered)
+        report.describe(logger, filtered, state)
+
+        self.name = parameter.name
+        self.context = context
+        self.phase = context.phase
+        self.layers: list[Layer] = []
+        self.layer_names: list[str] = []
+        self.parameters = Parameters(context.dtype)
+        self.data_s = 0.0
+        """Seconds spent in data layers; whoever measures sets it back to 0."""
+        self._wiring = Wiring(context.dtype)
+        self._bottom_shapes: list[list[tuple[int, ...]]] = []
+        try:
+            for layer_parameter in self.parameter.layer:
+                self._add_layer(layer_parameter)
+            self._wiring.prune_backward(self.layers)
+            if self.parameter.force_backward:
+                self._wiring.force_backward(self.layers)
+            if context.phase == TRAIN:
+                self.parameters.flatten()
+        except BaseException:
+            self.close()
+            raise
+        report.finish(logger, self.output_names)
+
+    def _add_layer(self, parameter: LayerParameter) -> None:
+        if parameter.name in self.layer_names:
+            raise NetError(f"two layers are named '{parameter.name}'; weights are stored by layer name, so names must differ")
+        if not parameter.HasField("phase"):
+            parameter.phase = self.phase
+        logger.info("Creating layer %s", parameter.name)
+        layer = create_layer(parameter, self.context)
+        logger.info("Creating Layer %s", parameter.name)
+        wired = self._wiring.connect(parameter, layer)
+        self.layers.append(layer)
+        self.layer_names.append(parameter.name)
+        try:
+            layer.set_up(wired.bottoms, wired.tops)
+        except ShapeMismatchError as error:
+            if str(error).startswith("layer "):
+                raise
+            raise layer.error(str(error), ShapeMismatchError) from None
+        self._bottom_shapes.append([blob.shape for blob in wired.bottoms])
+        report.layer(logger, layer, wired.tops, self)
+        self._add_parameters(parameter, layer, wired)
+
+    def _add_parameters(self, parameter: LayerParameter, layer: Layer, wired: LayerWiring) -> None:
+        if len(parameter.param) > len(layer.blobs):
+            raise layer.error(f"'param' is given {len(parameter.param)} times, but the layer has {len(layer.blobs)} parameter blobs")
+        specs = [*parameter.param, *[ParamSpec() for _ in range(len(layer.blobs) - len(parameter.param))]]
+        learns = [not layer.blobs_are_statistics and spec.lr_mult != 0 for spec in specs]
+        layer.param_propagate_down = learns
+        self._wiring.note_learning(wired, any(learns))
+        for index, spec in enumerate(specs):
+            self.parameters.append(layer, index, spec)
+
+    # -- what it is made of --------------------------------------------------------------------------------------
+
+    @property
+    def blobs(self) -> dict[str, Blob]:
+        """All blobs by name, in the order in which layers make them."""
+        return self._wiring.blobs
+
+    @property
+    def params(self) -> dict[str, list[Blob]]:
+        """The parameter blobs of each layer that has some, by layer name."""
+        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+
+    @property
+    def bottoms(self) -> list[list[Blob]]:
+        """The blobs that each layer reads."""
+        return [wired.bottoms for wired in self._wiring.layers]
+
+    @property
+    def tops(self) -> list[list[Blob]]:
+        """The blobs that each layer makes."""
+        return [wired.tops for wired in self._wiring.layers]
+
+    @property
+    def bottom_names(self) -> dict[str, list[str]]:
+        """The names of the blobs that each layer reads, by layer name."""
+        return {name: list(wired.bottom_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)}
+
+    @property
+    def top_names(self) -> dict[str, list[str]]:
+        """The names of the blobs that each layer makes, by layer name."""
+        return {name: list(wired.top_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)}
+
+    @property
+    def output_names(self) -> list[str]:
+        """The blobs that no layer reads, in Caffe's order (sorted)."""
+        return self._wiring.output_names
+
+    @property
+    def input_names(self) -> list[str]:
+        """The tops of Input layers."""
+        return [name for layer, wired in zip(self.layers, self._wiring.layers, strict=True) if layer.type == "Input"
+                for name in wired.top_names]  # fmt: skip
+
+    @property
+    def layers_needing_backward(self) -> list[bool]:
+        """For each layer, whether backward runs it."""
+        return [wired.needs_backward for wired in self._wiring.layers]
+
+    def loss_weight(self, blob_name: str) -> float:
+        """The weight of a blob in the loss, as its maker has it; 0 for most."""
+        self._wiring.check_names(blob_name)
+        for layer, wired in zip(reversed(self.layers), reversed(self._wiring.layers), strict=True):
+            if blob_name in wired.top_names:
+                return layer.loss_weights[wired.top_names.index(blob_name)]
+        return 0.0
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
+        """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
+        stop = len(self.layers) if end is None else end + 1
+        loss = 0.0
+        with _quiet_overflow():
+            for index in range(start, stop):
+                loss += self.forward_layer(index)
+        return loss
+
+    def forward_layer(self, index: int) -> float:
+        """Run one layer forward, after reshaping it if a bottom has changed its shape; return its part of the loss."""
+        layer, wired = self.layers[index], self._wiring.layers[index]
+        begin = time.perf_counter() if layer.is_data else 0.0
+        shapes = [blob.shape for blob in wired.bottoms]
+        if shapes != self._bottom_shapes[index]:
+            self._reshape_layer(index)
+        layer.forward(wired.bottoms, wired.tops)
+        if layer.is_data:
+            self.data_s += time.perf_counter() - begin
+        return layer.loss(wired.tops)
+
+    def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
+        """Run layers ``start`` (the last where None) down to ``end`` backward. Parameter gradients are added to."""
+        with _quiet_overflow():
+            for index in range(len(self.layers) - 1 if start is None else start, end - 1, -1):
+                self.backward_layer(index)
+
+    def backward_layer(self, index: int) -> None:
+        """Run one layer backward, if it needs it."""
+        wired = self._wiring.layers[index]
+        if wired.needs_backward:
+            self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
+
+    def clear_param_diffs(self) -> None:
+        """Set the gradients of all learnable parameters to zero."""
+        if self.parameters.diff.count:
+            self.parameters.diff.mutable_host()[...] = 0
+            return
+        for entry in self.parameters.learnable:
+            entry.blob.diff[...] = 0
+
+    def reshape(self) -> None:
+        """Pass the shapes of the inputs through all layers; ``forward`` does it as well where a shape has changed."""
+        for index in range(len(self.layers)):
+            self._reshape_layer(index)
+
+    def _reshape_layer(self, index: int) -> None:
+        layer, wired = self.layers[index], self._wiring.layers[index]
+        layer.reshape(wired.bottoms, wired.tops)
+        layer.set_loss_weights(wired.tops)
+        self._bottom_shapes[index] = [blob.shape for blob in wired.bottoms]
+
+    def close(self) -> None:
+        """Free the threads and files of data layers; the net must not be run any more."""
+        for layer in self.layers:
+            layer.close()
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def share_trained_layers_with(self, other: Net) -> None:
+        """Use the parameters of equally named layers of ``other``, in its memory: when it learns, so does this one."""
+        weights.share(self, other)
+
+    def copy_trained_layers_from(self, source: NetParameter) -> None:
+        """Copy the weights of equally named layers; layers of ``source`` that are not here are left out, with a log line."""
+        weights.copy(self, source)
+
+    def to_proto(self, write_diff: bool = False) -> NetParameter:
+        """Return the description of the net with its weights (and gradients, when asked): what a caffemodel holds."""
+        return weights.to_proto(self, write_diff)

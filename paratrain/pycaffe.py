@@ -1,0 +1,148 @@
+"""The module-level names of pycaffe: ``import paratrain as caffe``.
+
+A script run by itself is one rank. The same script under ``mpirun`` is started once for every rank:
+``get_solver(...).solve()`` then trains on all of them, and ``solver_rank()`` tells which one this is.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paratrain import net as core
+from paratrain.backends import create_backend
+from paratrain.comm import Communicator
+from paratrain.data_parallel import create_parallel_solver
+from paratrain.errors import SolverError
+from paratrain.launch.abort import connect, install_excepthook
+from paratrain.layers import LAYERS
+from paratrain.layers.base import LayerContext
+from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, read_prototxt, upgrade_net, upgrade_solver
+from paratrain.random import entropy
+from paratrain.solvers import Solver
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Net",
+    "SGDSolver",
+    "get_solver",
+    "layer_type_list",
+    "root_solver",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "solver_count",
+    "solver_rank",
+]
+
+
+@dataclass
+class _Choices:
+    """What the ``set_`` functions have chosen for nets and solvers made from now on."""
+
+    seed: int | None = None
+
+
+_choices = _Choices()
+
+
+class Net(core.Net):
+    """``Net(file, phase, weights=..., level=0, stages=None)``: the network of a prototxt file.
+
+    pycaffe's older form ``Net(file, weights, phase)`` works as well. Parameters have the values of their fillers until
+    weights are copied in. Every blob keeps its value after ``forward()``. Raises PrototxtError, NetError, SnapshotError.
+    """
+
+    def __init__(
+        self,
+        network_file: str | os.PathLike[str],
+        *args: object,
+        phase: int | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+    ) -> None:
+        for value in args:
+            if isinstance(value, int):
+                phase = value
+            elif isinstance(value, (str, os.PathLike)):
+                weights = value
+            else:
+                raise TypeError(f"Net(file, phase, weights=...): cannot use {value!r}")
+        if phase is None:
+            raise TypeError("Net(file, phase, weights=...): phase is missing; give paratrain.TRAIN or paratrain.TEST")
+        parameter = upgrade_net(read_prototxt(network_file, NetParameter))
+        seed = entropy() if _choices.seed is None else _choices.seed
+        context = LayerContext(backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed)
+        super().__init__(parameter, context, level=level, stages=stages or ())
+        if weights is not None:
+            self.copy_from(os.fspath(weights))
+
+
+@functools.cache
+def _world() -> Communicator:
+    """The ranks this script was started with; looked for once, when the first solver is made or asked about."""
+    communicator = connect()
+    if communicator.size > 1:
+        install_excepthook(communicator)
+    return communicator
+
+
+def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver that a solver prototxt describes; its ``type`` says which. Under mpirun it is one of many."""
+    parameter = upgrade_solver(read_prototxt(solver_file, SolverParameter))
+    if parameter.random_seed < 0 and _choices.seed is not None:
+        parameter.random_seed = _choices.seed
+    return create_parallel_solver(parameter, _world())
+
+
+def SGDSolver(solver_file: str | os.PathLike[str]) -> Solver:  # noqa: N802  (pycaffe's name)
+    """Return the solver of a solver prototxt, which must be one of type SGD."""
+    parameter = upgrade_solver(read_prototxt(solver_file, SolverParameter))
+    if parameter.type != "SGD":
+        raise SolverError(f"{os.fspath(solver_file)}: type is '{parameter.type}', not 'SGD'; use get_solver(...)")
+    return get_solver(solver_file)
+
+
+def set_mode_cpu() -> None:
+    """Compute on the CPU, which is what this version does anyway."""
+
+
+def set_mode_gpu() -> None:
+    """Ask for GPU mode. This version has no GPU backend: it warns and goes on with the CPU."""
+    warnings.warn("set_mode_gpu(): this version of paratrain computes on the CPU only, and does so now", stacklevel=2)
+
+
+def set_device(device: int) -> None:
+    """Choose a GPU. This version has no GPU backend: it warns and goes on with the CPU."""
+    warnings.warn(f"set_device({device}): this version of paratrain computes on the CPU only", stacklevel=2)
+
+
+def set_random_seed(seed: int) -> None:
+    """Fix the random numbers of nets and solvers made from now on (a solver's own ``random_seed`` comes first)."""
+    _choices.seed = seed
+
+
+def solver_count() -> int:
+    """The number of ranks that train together."""
+    return _world().size
+
+
+def solver_rank() -> int:
+    """The number of this rank, from 0."""
+    return _world().rank
+
+
+def root_solver() -> bool:
+    """Whether this rank is the root, which updates, tests, logs and snapshots."""
+    return solver_rank() == 0
+
+
+def layer_type_list() -> list[str]:
+    """The layer types that a prototxt may name."""
+    return LAYERS.names()
