@@ -1,0 +1,118 @@
+"""Options that several verbs share, in Caffe's spellings: ``-solver F``, ``--solver F``, ``-solver=F``, ``--solver=F``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from paratrain.errors import SnapshotError
+from paratrain.net import Net
+from paratrain.proto import NetState
+from paratrain.snapshot import load_weights, split_weights
+
+__all__ = [
+    "add",
+    "add_devices",
+    "add_filters",
+    "add_iterations",
+    "add_model",
+    "add_python",
+    "check_model",
+    "load_all",
+    "new_parser",
+    "set_state",
+    "weight_files",
+]
+
+
+def new_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    verb: str,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Return the parser of a verb, whose help ends with worked ``examples``."""
+    return subparsers.add_parser(
+        verb,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add(parser: argparse._ActionsContainer, name: str, **settings: Any) -> None:
+    """Add an option with one dash and with two."""
+    parser.add_argument(f"-{name}", f"--{name}", **settings)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the net prototxt: as it is, or in Caffe's spelling."""
+    parser.add_argument("file", nargs="?", metavar="MODEL", help="the net prototxt")
+    add(parser, "model", metavar="MODEL", help="the net prototxt, in Caffe's spelling")
+
+
+def check_model(arguments: argparse.Namespace) -> None:
+    """Leave with a usage message unless the net prototxt is given, once."""
+    if (arguments.file is None) == (arguments.model is None):
+        arguments.parser.error(f"give the net prototxt, once: paratrain {arguments.verb} -model net.prototxt")
+
+
+def add_iterations(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add ``-iterations``, which has Caffe's default."""
+    add(parser, "iterations", type=_positive, default=50, metavar="N", help=f"{meaning} (default: 50)")
+
+
+def add_devices(parser: argparse.ArgumentParser, gpu_help: str) -> None:
+    """Add ``-gpu`` and ``--cpu``."""
+    add(parser, "gpu", metavar="0,1|all", help=gpu_help)
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU, whatever the solver says")
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add ``-level`` and ``-stage``, which choose layers by their include and exclude rules."""
+    add(parser, "level", type=int, default=0, metavar="N", help="the net state's level (default: 0)")
+    add(parser, "stage", type=_words, default=[], metavar="A,B", help="the net state's stages")
+
+
+def add_python(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-python``, without which layers of type Python are refused."""
+    parser.add_argument(
+        "--allow-python", action="store_true", help="let layers of type Python run the code that the net names"
+    )
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
+def set_state(state: NetState, arguments: argparse.Namespace) -> None:
+    """Put the values of ``-level`` and ``-stage``, where they are given, into a net state."""
+    if arguments.level:
+        state.level = arguments.level
+    if arguments.stage:
+        state.stage.extend(arguments.stage)
+
+
+def weight_files(weights: str) -> list[str]:
+    """The paths in the list that ``-weights`` gives. Raises SnapshotError for an empty one."""
+    paths = split_weights(weights)
+    if not paths:
+        raise SnapshotError("-weights is empty; give the path of a caffemodel, or several with commas between them")
+    return paths
+
+
+def load_all(net: Net, weights: str) -> None:
+    """Copy the weights of a comma-separated list of files into ``net``. Raises SnapshotError."""
+    for path in weight_files(weights):
+        load_weights(net, path)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

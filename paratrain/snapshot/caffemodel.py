@@ -1,0 +1,89 @@
+"""Weights as Caffe's ``.caffemodel``: a binary NetParameter whose layers hold their blobs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from paratrain.data.hdf5 import is_hdf5, read_weights
+from paratrain.errors import SnapshotError
+from paratrain.net import Net
+from paratrain.net.hdf5_weights import copy_arrays
+from paratrain.proto import NetParameter, SolverState, read_binary, upgrade_net, write_binary
+
+__all__ = ["check_writable", "load_weights", "save_weights", "split_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+def save_weights(net: Net, path: str | Path, *, write_diff: bool = False) -> None:
+    """Write the weights of ``net`` (and gradients, when asked); the file is whole or not there.
+
+    Raises SnapshotError where it cannot be written.
+    """
+    write_binary(path, net.to_proto(write_diff))
+
+
+def load_weights(net: Net, path: str | Path) -> None:
+    """Copy into ``net`` the weights of equally named layers in a caffemodel, of any age that Caffe reads, or in an HDF5
+    file of weights.
+
+    Raises SnapshotError for a file that is missing, is neither, or has no layer of this net; ShapeMismatchError for weights
+    of other shapes.
+    """
+    if is_hdf5(path):
+        arrays = read_weights(path)
+        _check_names(net, path, list(arrays), list(arrays))
+        copy_arrays(net, arrays)
+        return
+    try:
+        source = upgrade_net(read_binary(path, NetParameter))
+    except SnapshotError as error:
+        if _is_state(path):
+            raise SnapshotError(f"{error}; give the .caffemodel beside it, or resume with -snapshot {path}") from None
+        raise
+    names = [layer.name for layer in source.layer]
+    _check_names(net, path, names, [layer.name for layer in source.layer if layer.blobs])
+    net.copy_trained_layers_from(source)
+
+
+def _check_names(net: Net, path: str | Path, names: list[str], names_with_weights: list[str]) -> None:
+    if not any(name in net.params for name in names_with_weights):
+        raise SnapshotError(
+            f"{path}: holds weights for none of this net's layers; it has {_some(names)}, the net {_some(list(net.params))}"
+        )
+
+
+def _is_state(path: str | Path) -> bool:
+    try:
+        return read_binary(path, SolverState).HasField("iter")
+    except SnapshotError:
+        return False
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most]) or "no layers"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def split_weights(weights: str) -> list[str]:
+    """Return the paths in a comma-separated list, as ``-weights`` and the solver's ``weights`` give them."""
+    return [path.strip() for path in weights.split(",") if path.strip()]
+
+
+def check_writable(prefix: str) -> None:
+    """Raise SnapshotError unless files named ``prefix...`` can be made, which is tried with a file that is removed again."""
+    folder = Path(f"{prefix}_iter_0").parent
+    if not folder.is_dir():
+        raise SnapshotError(
+            f"{folder}: the folder for snapshots does not exist (snapshot_prefix: '{prefix}', looked up from {Path.cwd()}); "
+            "make it, or change snapshot_prefix"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SnapshotError(
+            f"{folder}: snapshots cannot be written there ({error.strerror}; snapshot_prefix: '{prefix}')"
+        ) from None

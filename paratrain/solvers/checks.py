@@ -1,0 +1,64 @@
+"""Settings of a solver that are missing, out of range or have no meaning here: found before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paratrain.errors import ParatrainError, SolverError
+from paratrain.proto import SolverParameter, fork_of
+from paratrain.solvers.lr_policy import check_policy
+
+__all__ = ["check_parameter", "find_problems", "left_out_fields"]
+
+_AT_LEAST = {"average_loss": 1, "iter_size": 1, "max_iter": 0, "display": 0, "snapshot": 0, "test_interval": 0}
+_REGULARIZATIONS = ("L1", "L2")
+
+# Fields of Caffe's forks that do not change what is learned: which library computes, how results are shown or stored.
+_LEFT_OUT = {"ap_version", "engine", "eval_type", "per_parameter_reduce", "richness", "group_id"} | {
+    "show_per_class_result",
+    "solver_data_type",
+    "store_blobs_in_old_format",
+}
+
+
+def check_parameter(parameter: SolverParameter) -> None:
+    """Check everything about the settings that does not need the nets.
+
+    Raises SolverError, naming the fields and what they hold; UnknownNameError for an unknown learning-rate policy.
+    """
+    for problem in find_problems(parameter):
+        raise problem
+
+
+def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
+    """Yield an error for everything that is wrong with the settings, as far as it does not need the nets."""
+    try:
+        check_policy(parameter)
+    except ParatrainError as error:
+        yield error
+    for name, least in _AT_LEAST.items():
+        value = getattr(parameter, name)
+        if value < least:
+            yield SolverError(f"{name} is {value}; it must be {least} or more")
+    if parameter.regularization_type not in _REGULARIZATIONS:
+        yield SolverError(
+            f"unknown regularization_type '{parameter.regularization_type}'; known: {', '.join(_REGULARIZATIONS)}"
+        )
+    if parameter.HasField("clip_gradients") and parameter.clip_gradients == 0:
+        yield SolverError("clip_gradients is 0, which would stop all learning; give the largest norm allowed")
+    if parameter.snapshot_format == SolverParameter.HDF5:
+        yield SolverError("snapshot_format: HDF5 is not part of this version; use BINARYPROTO, the default")
+    if parameter.snapshot and not parameter.snapshot_prefix:
+        yield SolverError(f"snapshot is {parameter.snapshot}, but there is no snapshot_prefix to name the files by")
+    # What this version would have to ignore is refused: training would not be what the file asks for.
+    for field, _ in parameter.ListFields():
+        fork = fork_of(field)
+        if fork is not None and field.name not in _LEFT_OUT:
+            yield SolverError(
+                f"{field.name} is a field of {fork} that this version does not know to follow; leave it out"
+            )
+
+
+def left_out_fields(parameter: SolverParameter) -> list[str]:
+    """The fields of Caffe's forks that are given, and left out since they do not change what is learned."""
+    return [field.name for field, _ in parameter.ListFields() if field.name in _LEFT_OUT]

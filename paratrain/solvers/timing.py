@@ -1,0 +1,83 @@
+"""How long the parts of a training step take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["StepTimes", "Stopwatch"]
+
+
+class Stopwatch:
+    """Seconds that passed while it was running."""
+
+    def __init__(self) -> None:
+        self._counted_s = 0.0
+        self._running_since: float | None = None
+
+    def resume(self) -> None:
+        """Start to count."""
+        self._running_since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stop counting."""
+        self._counted_s, self._running_since = self.elapsed_s, None
+
+    def reset(self) -> None:
+        """Set to zero; a running watch goes on."""
+        self._counted_s = 0.0
+        if self._running_since is not None:
+            self.resume()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds counted since the last reset."""
+        running = self._running_since
+        return self._counted_s + (0.0 if running is None else time.perf_counter() - running)
+
+
+@dataclass
+class Parts:
+    """Seconds spent in the parts of a step, by the names that metrics use."""
+
+    data_s: float = 0.0
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    exchange_s: float = 0.0
+    update_s: float = 0.0
+
+
+@dataclass
+class StepTimes:
+    """Two reckonings of the time inside ``step``: what a script does between two calls of it does not count.
+
+    ``since_display`` runs from one displayed line to the next, as Caffe's iteration timer. Everything else counts whole
+    iterations, and is for the metrics.
+    """
+
+    since_display: Stopwatch = field(default_factory=Stopwatch)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    parts: Parts = field(default_factory=Parts)
+    other_s: float = 0.0
+    """Testing and snapshots: not a part of the training speed."""
+    image_count: int = 0
+
+    def resume(self) -> None:
+        """Start to count."""
+        self.since_display.resume()
+        self.watch.resume()
+
+    def pause(self) -> None:
+        """Stop counting."""
+        self.since_display.pause()
+        self.watch.pause()
+
+    def figures(self) -> dict[str, float]:
+        """``images_per_s`` (0 before there is anything to divide by) and the parts."""
+        training_s = self.watch.elapsed_s - self.other_s
+        return {"images_per_s": self.image_count / training_s if training_s > 0 else 0.0, **asdict(self.parts)}
+
+    def reset(self) -> None:
+        """Set all to zero but ``since_display``."""
+        self.watch.reset()
+        self.parts, self.other_s, self.image_count = Parts(), 0.0, 0

@@ -1,0 +1,151 @@
+"""The update of flat arrays: elementwise passes over pieces that stay in the processor's cache.
+
+The values of all learnable parameters lie in one array and their gradients in another (see paratrain.net.Parameters).
+Neighbours that learn alike form a run; a run is worked through in pieces, and every pass over a piece is done before
+the next piece is touched, so that each value travels from memory once and back once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paratrain.backends import Backend
+from paratrain.blob import Memory, SyncedMemory
+from paratrain.net import ParameterEntry, Parameters
+from paratrain.proto import SolverParameter
+
+__all__ = ["FlatUpdate", "Run", "find_runs", "l2_norm", "pieces", "regularize_l1", "regularize_l2"]
+
+PIECE_COUNT = 16384
+"""Values in a piece: 64 KiB of float32, so that data, diff, history and a scratch piece fit a core's second-level cache."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Values ``start`` to ``stop`` of the flat arrays, which learn with the same multipliers."""
+
+    start: int
+    stop: int
+    lr_mult: float
+    decay_mult: float
+
+
+def find_runs(entries: Sequence[ParameterEntry]) -> list[Run]:
+    """Return the runs of the flat arrays that the learnable ``entries`` lie in, in the order of the arrays."""
+    runs: list[Run] = []
+    for entry in sorted((entry for entry in entries if not entry.is_statistic), key=lambda entry: entry.start):
+        last = runs[-1] if runs else None
+        alike = last is not None and (last.lr_mult, last.decay_mult) == (entry.lr_mult, entry.decay_mult)
+        if last is not None and alike and last.stop == entry.start:
+            runs[-1] = Run(last.start, entry.stop, last.lr_mult, last.decay_mult)
+        elif entry.stop > entry.start:
+            runs.append(Run(entry.start, entry.stop, entry.lr_mult, entry.decay_mult))
+    return runs
+
+
+def pieces(runs: Sequence[Run], start: int, stop: int, piece_count: int = PIECE_COUNT) -> Iterator[tuple[Run, slice]]:
+    """Yield the part of each run within ``start`` to ``stop``, cut into pieces of at most ``piece_count`` values."""
+    for run in runs:
+        low, high = max(run.start, start), min(run.stop, stop)
+        for begin in range(low, high, piece_count):
+            yield run, slice(begin, min(begin + piece_count, high))
+
+
+def l2_norm(flat: Any, xp: Any, piece_count: int = PIECE_COUNT) -> float:
+    """Return the L2 norm of a flat array; the squares of each piece are summed in its dtype, the pieces in double."""
+    total = 0.0
+    for begin in range(0, flat.shape[0], piece_count):
+        piece = flat[begin : begin + piece_count]
+        total += float(xp.dot(piece, piece))
+    return math.sqrt(total) if total >= 0 else math.nan
+
+
+def regularize_l2(data: Any, diff: Any, scratch: Any, decay: float, xp: Any) -> None:
+    """diff += decay * data: the gradient of decay / 2 * ||data||^2. ``scratch`` is an array of their shape to write in."""
+    xp.multiply(data, decay, out=scratch)
+    xp.add(diff, scratch, out=diff)
+
+
+def regularize_l1(data: Any, diff: Any, scratch: Any, decay: float, xp: Any) -> None:
+    """diff += decay * sign(data): the gradient of decay * |data|, 0 where data is 0."""
+    xp.sign(data, out=scratch)
+    xp.multiply(scratch, decay, out=scratch)
+    xp.add(diff, scratch, out=diff)
+
+
+class FlatUpdate:
+    """One solver's update of all learnable parameters, and its history.
+
+    The history is ``history_count`` flat arrays laid out like the learnable values. A step is :meth:`begin`, then
+    :meth:`update` over ranges that cover the arrays once, in any order. ``compute_update_value(diff, history, rate)`` is the
+    solver's own part: it turns the gradient in ``diff`` into the value to subtract, reading and writing pieces in place.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        backend: Backend,
+        settings: SolverParameter,
+        history_count: int,
+        compute_update_value: Callable[[Any, Sequence[Any], float], None],
+    ) -> None:
+        self._parameters = parameters
+        self._backend = backend
+        self._settings = settings
+        self._compute_update_value = compute_update_value
+        self._regularize = regularize_l1 if settings.regularization_type == "L1" else regularize_l2
+        self.runs = find_runs(parameters.entries)
+        self.count = parameters.data.count
+        self.history: list[Memory] = [SyncedMemory(self.count, parameters.data.dtype) for _ in range(history_count)]
+        # A device has no cache to stay in, and few large passes are best there.
+        self._piece_count = PIECE_COUNT if backend.device is None else max(self.count, 1)
+        self._scratch = SyncedMemory(min(self._piece_count, self.count), parameters.data.dtype)
+        self._rate = 0.0
+        self._scale = 1.0
+
+    def begin(self, rate: float) -> float | None:
+        """Fix the learning rate of the step and how far gradients are scaled, which takes the norm of all where they are clipped.
+
+        ``diff`` holds the sum over ``iter_size`` passes. Where its L2 norm is above ``clip_gradients`` it is scaled down to
+        that, then divided by ``iter_size`` (the order is Caffe's). Returns the norm where it was too large, else None.
+        """
+        self._rate, self._scale = rate, 1.0 / self._settings.iter_size
+        limit = self._settings.clip_gradients
+        if limit < 0:
+            return None
+        norm = l2_norm(self._array(self._parameters.diff), self._backend.xp, self._piece_count)
+        if not norm > limit:
+            return None
+        self._scale *= limit / norm
+        return norm
+
+    def update(self, start: int = 0, stop: int | None = None) -> None:
+        """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
+
+        Afterwards ``diff`` holds what was subtracted, as in Caffe.
+        """
+        xp = self._backend.xp
+        data, diff = self._array(self._parameters.data), self._array(self._parameters.diff)
+        histories = [self._array(memory) for memory in self.history]
+        scratch = self._array(self._scratch)
+        weight_decay = self._settings.weight_decay
+        for run, piece in pieces(self.runs, start, self.count if stop is None else stop, self._piece_count):
+            data_piece, diff_piece = data[piece], diff[piece]
+            if self._scale != 1.0:
+                xp.multiply(diff_piece, self._scale, out=diff_piece)
+            decay = weight_decay * run.decay_mult
+            if decay:
+                self._regularize(data_piece, diff_piece, scratch[: piece.stop - piece.start], decay, xp)
+            self._compute_update_value(diff_piece, [history[piece] for history in histories], self._rate * run.lr_mult)
+            xp.subtract(data_piece, diff_piece, out=data_piece)
+
+    def host_history(self) -> list[Any]:
+        """The flat histories on the host, to be read or written."""
+        return [memory.mutable_host() for memory in self.history]
+
+    def _array(self, memory: Memory) -> Any:
+        device = self._backend.device
+        return memory.mutable_host() if device is None else memory.mutable_device(device)
