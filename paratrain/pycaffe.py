@@ -7,11 +7,13 @@ A script run by itself is one rank. The same script under ``mpirun`` is started 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paratrain import log
 from paratrain import net as core
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator
@@ -20,16 +22,19 @@ from paratrain.errors import SolverError
 from paratrain.launch.abort import connect, install_excepthook
 from paratrain.layers import LAYERS
 from paratrain.layers.base import LayerContext
-from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, read_prototxt, upgrade_net, upgrade_solver
+from paratrain.layers.python import UserLayer as Layer
+from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, read_prototxt, upgrade_net
 from paratrain.random import entropy
-from paratrain.solvers import Solver
+from paratrain.solvers import Solver, read_solver
 
 __all__ = [
     "TEST",
     "TRAIN",
+    "Layer",
     "Net",
     "SGDSolver",
     "get_solver",
+    "init_log",
     "layer_type_list",
     "root_solver",
     "set_device",
@@ -95,18 +100,26 @@ def _world() -> Communicator:
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     """Return the solver that a solver prototxt describes; its ``type`` says which. Under mpirun it is one of many."""
-    parameter = upgrade_solver(read_prototxt(solver_file, SolverParameter))
+    return _create_solver(read_solver(solver_file))
+
+
+def _create_solver(parameter: SolverParameter) -> Solver:
     if parameter.random_seed < 0 and _choices.seed is not None:
         parameter.random_seed = _choices.seed
     return create_parallel_solver(parameter, _world())
 
 
-def SGDSolver(solver_file: str | os.PathLike[str]) -> Solver:  # noqa: N802  (pycaffe's name)
+def SGDSolver(solver_file: str | os.PathLike[str]) -> Solver:
     """Return the solver of a solver prototxt, which must be one of type SGD."""
-    parameter = upgrade_solver(read_prototxt(solver_file, SolverParameter))
+    parameter = read_solver(solver_file)
     if parameter.type != "SGD":
         raise SolverError(f"{os.fspath(solver_file)}: type is '{parameter.type}', not 'SGD'; use get_solver(...)")
-    return get_solver(solver_file)
+    return _create_solver(parameter)
+
+
+def init_log(level: int = logging.INFO) -> None:
+    """Show the log on stderr in Caffe's form from now on; of many ranks only the root's, and everybody's warnings."""
+    log.init_log(level if root_solver() else max(level, logging.WARNING))
 
 
 def set_mode_cpu() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from paratrain.data import LmdbWriter
@@ -97,6 +98,26 @@ def test_a_database_that_is_none(folder: Path) -> None:
     (folder / "mnist_train_lmdb").mkdir()
     (folder / "mnist_train_lmdb" / "data.mdb").write_bytes(b"nothing of the kind" * 1000)
     assert "mnist_train_lmdb" in error(run(folder, "train", write_solver(folder)))
+
+
+def test_a_database_without_records(folder: Path) -> None:
+    (folder / "mnist_train_lmdb").unlink()
+    lmdb.open(str(folder / "mnist_train_lmdb")).close()
+    message = error(run(folder, "train", write_solver(folder)))
+    assert "mnist_train_lmdb" in message
+    assert "empty" in message or "no records" in message
+
+
+def test_a_record_that_is_no_datum_is_named_by_its_key(folder: Path) -> None:
+    (folder / "mnist_train_lmdb").unlink()
+    with LmdbWriter(folder / "mnist_train_lmdb") as writer:
+        for index in range(64):
+            record = Datum(channels=1, height=28, width=28, data=bytes(784), label=1).SerializeToString()
+            writer.put(b"%08d" % index, b"\xff\xffnot a record" if index == 40 else record)
+    message = error(run_process(folder, "train", write_solver(folder)))
+    assert "00000040" in message
+    assert "mnist_train_lmdb" in message
+    assert list(folder.glob("*_iter_*")) == []
 
 
 def test_a_label_out_of_range(folder: Path) -> None:

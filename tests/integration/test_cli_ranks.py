@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from paratrain.proto import NetParameter, blob_to_array, read_binary
+from paratrain.data import LmdbWriter
+from paratrain.proto import Datum, NetParameter, blob_to_array, read_binary
 from tests.integration.cli import SMALL_NET, error, messages, paratrain, write_solver
 
 
@@ -85,3 +87,19 @@ def test_labels_out_of_range_end_all_ranks(folder: Path, mpirun: str) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "'loss'" in done.stderr
+
+
+def test_a_record_that_one_rank_cannot_read_ends_all_and_names_rank_and_key(folder: Path, mpirun: str) -> None:
+    (folder / "mnist_train_lmdb").unlink()
+    with LmdbWriter(folder / "mnist_train_lmdb") as writer:
+        for index in range(128):
+            record = Datum(channels=1, height=28, width=28, data=bytes(784), label=1).SerializeToString()
+            writer.put(b"%08d" % index, b"\xff\xffnot a record" if index == 101 else record)
+    begin = time.monotonic()
+    done = paratrain(folder, "train", write_solver(folder), launcher=(mpirun, "-n", "2"))
+    assert time.monotonic() - begin < 30  # of which starting takes a part; ranks that were left waiting would stay for ever
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    [said] = [line for line in done.stderr.splitlines() if line.startswith("paratrain: ")]
+    assert said.startswith("paratrain: rank 1 of 2 on ")  # records 1, 3, 5 ... are rank 1's
+    assert "00000101" in said
