@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paratrain.blob import Blob
     from paratrain.errors import ParatrainError
-    from paratrain.log import init_log
     from paratrain.pycaffe import (
         TEST,
         TRAIN,
+        Layer,
         Net,
         SGDSolver,
         get_solver,
+        init_log,
         layer_type_list,
         root_solver,
         set_device,
@@ -35,6 +36,7 @@ __all__ = [
     "TEST",
     "TRAIN",
     "Blob",
+    "Layer",
     "Net",
     "ParatrainError",
     "SGDSolver",
@@ -50,7 +52,7 @@ __all__ = [
     "solver_rank",
 ]
 
-_ELSEWHERE = {"Blob": "paratrain.blob", "ParatrainError": "paratrain.errors", "init_log": "paratrain.log"}
+_ELSEWHERE = {"Blob": "paratrain.blob", "ParatrainError": "paratrain.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ state. Parameters are exchanged as one flat array, gradients as another, running
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator, TreeExchange
@@ -35,6 +36,7 @@ class DataParallel:
         self._scale = 1.0 / communicator.size
         solver.add_callback(self)
         solver.mean_over_ranks = self._mean_over_ranks
+        solver.net.context.sum_over_ranks = self._sum_over_ranks
 
     def on_start(self) -> None:
         """Bring the root's newest parameters, and its running statistics, to every rank."""
@@ -53,12 +55,16 @@ class DataParallel:
         """Bring the last update to every rank, so that all hold the same parameters when ``step`` returns."""
         self.on_start()
 
+    def _sum_over_ranks(self, array: Any) -> None:
+        self._exchange.reduce(array)
+        self._exchange.broadcast(array)
+
     def _mean_over_ranks(self, values: Sequence[float]) -> list[float]:
         return self._exchange.mean_scalars(values)
 
 
 def create_parallel_solver(
-    parameter: SolverParameter, communicator: Communicator, *, backend: str = "numpy"
+    parameter: SolverParameter, communicator: Communicator, *, backend: str = "numpy", allow_python: bool = True
 ) -> Solver:
     """Return this rank's solver, joined to those of the other ranks by the tree that follows from where ranks run.
 
@@ -68,7 +74,12 @@ def create_parallel_solver(
     if seed < 0:
         seed = communicator.broadcast_object(entropy())
     solver = create_solver(
-        parameter, backend=create_backend(backend), rank=communicator.rank, size=communicator.size, seed=seed
+        parameter,
+        backend=create_backend(backend),
+        rank=communicator.rank,
+        size=communicator.size,
+        seed=seed,
+        allow_python=allow_python,
     )
     if communicator.size > 1:
         DataParallel(solver, communicator, plan_ranks(communicator.node_of_rank))

@@ -49,7 +49,9 @@ class PrototxtError(ParatrainError):
     ``path``, ``line`` and ``column`` (both counted from 1) are None where there is nothing to point at.
     """
 
-    def __init__(self, message: str, path: str | None = None, line: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self, message: str, path: str | None = None, line: int | None = None, column: int | None = None
+    ) -> None:
         place = ":".join(str(part) for part in (path, line, column) if part is not None)
         super().__init__(f"{place}: {message}" if place else message)
         self.path = path

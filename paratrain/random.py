@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["entropy", "generator", "hash_key", "uniform_at", "uniform_rows"]
+__all__ = ["entropy", "generator", "hash_key", "uniform_at", "uniform_double_at", "uniform_rows"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -49,6 +49,13 @@ def uniform_at(key: int, index: npt.NDArray[np.uint64], xp: Any = np) -> Any:
     z += xp.uint64(key)
     _mix(z, xp.empty_like(z), xp)
     return z.astype(xp.float32) * xp.float32(2.0**-24)
+
+
+def uniform_double_at(key: int, index: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return uniform numbers in [0, 1), float64 on a grid of 2^-48: for choices among very many."""
+    high, low = (uniform_at(key, index * np.uint64(2) + np.uint64(i)).astype(np.float64) for i in range(2))
+    drawn: npt.NDArray[np.float64] = high + low * 2.0**-24
+    return drawn
 
 
 def uniform_rows(key: int, rows: range, inner: int, out: Any, xp: Any = np) -> None:

@@ -144,7 +144,8 @@ def check_gradient(
         for bottom, down in zip(bottoms, propagate, strict=True)
     ]
     run = set_up_layer(layer, values, phase=phase, top_count=top_count, in_place=in_place, context=context)
-    learnable = [] if run.layer.blobs_are_statistics else run.layer.blobs
+    numbers = [index for index in range(len(run.layer.blobs)) if index not in run.layer.statistic_blobs]
+    learnable = [run.layer.blobs[number] for number in numbers]
     for index, blob in enumerate(learnable):
         blob.data[...] = rng.normal(size=blob.shape) if parameters is None else parameters[index]
     if prepare is not None:
@@ -200,8 +201,8 @@ def check_gradient(
                 f"{run.layer.type}: bottom {index} does not propagate and its diff was written"
             )
     for index, (blob, value) in enumerate(zip(learnable, before, strict=True)):
-        if run.layer.param_propagate_down[index]:
-            names.append(f"learnable blob {index}")
+        if run.layer.param_propagate_down[numbers[index]]:
+            names.append(f"learnable blob {numbers[index]}")
             gradients.append(blob.diff - value)
             places.append(len(run.bottoms) + index)
 

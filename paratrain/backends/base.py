@@ -22,6 +22,7 @@ __all__ = [
     "Backend",
     "Convolution",
     "ConvolutionGeometry",
+    "Im2col",
     "LocalResponseGeometry",
     "LocalResponseNormalization",
     "PoolMethod",
@@ -71,11 +72,22 @@ class Convolution(Protocol):
         """bias_diff (output_channels,) += the sum of top_diff over images and pixels."""
 
 
+class Im2col(Protocol):
+    """The windows of a convolution as columns (batch, channels * kernel values, *output_spatial), of one geometry."""
+
+    def forward(self, bottom: Any, columns: Any) -> None:
+        """Write the columns: channel (c, *offset) holds what the kernel's value at ``offset`` meets in channel c."""
+
+    def backward(self, columns_diff: Any, bottom_diff: Any) -> None:
+        """bottom_diff = for each pixel the sum over all the columns it was copied to."""
+
+
 class PoolMethod(enum.Enum):
-    """What a pooling does with a window: its maximum, or its average."""
+    """What a pooling does with a window: its maximum, its average, or one of its pixels drawn by their values."""
 
     MAX = "MAX"
     AVE = "AVE"
+    STOCHASTIC = "STOCHASTIC"
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,9 @@ class PoolingGeometry:
     """Sizes of a pooling over (N, C, H, W); ``output`` is (height, width) of the top, rounded as Caffe does.
 
     Windows may reach over the padded bottom and right edge. MAX takes what lies inside the image, the first of equals in
-    row order; AVE divides the sum by the part of the window that lies inside the padded image.
+    row order; AVE divides the sum by the part of the window that lies inside the padded image. STOCHASTIC has no padding
+    and takes the first pixel, in row order, at which the running sum reaches (1 - u) times the sum of the window, u being
+    a number that is given for each window; the first pixel where none does.
     """
 
     method: PoolMethod
@@ -100,7 +114,10 @@ class Pooling(Protocol):
     """A pooling of one geometry."""
 
     def forward(self, bottom: Any, top: Any, mask: Any | None) -> None:
-        """Write the top and, for MAX where ``mask`` is given, the index y * width + x of each maximum as a float."""
+        """Write the top and, for MAX where ``mask`` is given, the index y * width + x of each maximum as a float.
+
+        For STOCHASTIC ``mask`` must be given and hold the u of each window, in [0, 1); it is overwritten.
+        """
 
     def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
         """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
@@ -139,6 +156,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
         """Return a convolution for arrays of this geometry and dtype."""
+
+    @abc.abstractmethod
+    def im2col(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Im2col:
+        """Return what makes columns of arrays of this geometry, of which output_channels and groups must be 1, and dtype."""
 
     @abc.abstractmethod
     def pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:

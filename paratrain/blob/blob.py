@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.blob.limits import check_count
 from paratrain.blob.synced_memory import Device, HostArray, Memory, SyncedMemory
 from paratrain.errors import ShapeMismatchError
 
@@ -32,12 +33,12 @@ class Blob:
     def reshape(self, *shape: int) -> None:
         """Give the blob another shape. Memory grows when it must and is kept when it suffices; values are then undefined.
 
-        Raises ShapeMismatchError for a negative axis.
+        Raises ShapeMismatchError for a negative axis, and for more than ``limits.LARGEST_COUNT`` values.
         """
         new_shape = tuple(int(axis) for axis in shape)
         if any(axis < 0 for axis in new_shape):
             raise ShapeMismatchError(f"a blob cannot have the shape {new_shape}: an axis is negative")
-        count = math.prod(new_shape)
+        count = check_count(new_shape)
         if not hasattr(self, "_data") or count > self._data.count:
             self._data: Memory = SyncedMemory(count, self._dtype)
             self._diff: Memory = SyncedMemory(count, self._dtype)
@@ -105,7 +106,9 @@ class Blob:
     def _legacy_axis(self, index: int) -> int:
         """Caffe's four-axis names: axes that a blob of fewer lacks count as 1."""
         if len(self._shape) > 4:
-            raise ShapeMismatchError(f"num, channels, height and width need at most 4 axes; this blob has {self._shape}")
+            raise ShapeMismatchError(
+                f"num, channels, height and width need at most 4 axes; this blob has {self._shape}"
+            )
         return self._shape[index] if index < len(self._shape) else 1
 
     # -- where a backend works -----------------------------------------------------------------------------------

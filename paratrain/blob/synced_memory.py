@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.blob.limits import check_bytes
+
 __all__ = ["Device", "Head", "Memory", "MemorySlice", "SyncedMemory"]
 
 HostArray = npt.NDArray[Any]
@@ -117,6 +119,7 @@ class SyncedMemory:
 
     def _allocated_host(self) -> HostArray:
         if self._host is None:
+            check_bytes(self._count * self._dtype.itemsize, f"a block of {self._count:,} values")
             self._host = np.zeros(self._count, self._dtype)
         return self._host
 

@@ -18,6 +18,11 @@ ELEMENTS_PER_CHUNK = 256 * 1024
 _BUFFER_COUNT = 2
 
 
+def receive_buffer_bytes(item_bytes: int) -> int:
+    """The memory in which a rank with children receives arrays of this item size; those without take none."""
+    return _BUFFER_COUNT * ELEMENTS_PER_CHUNK * item_bytes
+
+
 class TreeExchange:
     """Broadcast down and reduce up the `tree`, whose members are the ranks of `communicator`.
 

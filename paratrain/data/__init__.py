@@ -2,20 +2,27 @@
 
 from paratrain.data.database import Database, open_database
 from paratrain.data.datum import array_to_datum, datum_to_array
+from paratrain.data.leveldb import LevelDbReader
 from paratrain.data.lmdb import LmdbReader
 from paratrain.data.lmdb_writer import LmdbWriter
-from paratrain.data.loader import DatumLoader
+from paratrain.data.loader import BatchLoader, RecordLoader
 from paratrain.data.prefetch import Prefetcher
-from paratrain.data.sharding import ShardedReader
+from paratrain.data.sharding import ShardedReader, ShuffledReader
+from paratrain.data.source import DatumSource, ImageListSource
 from paratrain.data.transformer import Transformer
 
 __all__ = [
+    "BatchLoader",
     "Database",
-    "DatumLoader",
+    "DatumSource",
+    "ImageListSource",
+    "LevelDbReader",
     "LmdbReader",
     "LmdbWriter",
     "Prefetcher",
+    "RecordLoader",
     "ShardedReader",
+    "ShuffledReader",
     "Transformer",
     "array_to_datum",
     "datum_to_array",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from paratrain.data.leveldb import LevelDbReader
 from paratrain.data.lmdb import LmdbReader
 from paratrain.errors import DataError
 from paratrain.proto.caffe_pb2 import DataParameter
@@ -31,7 +32,7 @@ class Database(Protocol):
 def open_database(source: str, backend: DataParameter.DB) -> Database:
     """Open the database that ``data_param`` names by ``source`` and ``backend`` (LMDB or LEVELDB, Caffe's default).
 
-    Raises DataError if it is missing, empty, of another kind, or of a kind that this version does not read.
+    Raises DataError if it is missing, empty, damaged or of another kind.
     """
     if not source:
         raise DataError("no database is named: write 'source: \"path\"' in data_param")
@@ -41,11 +42,7 @@ def open_database(source: str, backend: DataParameter.DB) -> Database:
         raise DataError(
             f"{source}: this is an LMDB, and the backend is LEVELDB (as it is where none is given): write 'backend: LMDB'"
         )
-    raise DataError(
-        f"{source}: the backend is LEVELDB (as it is where none is given), which this version of paratrain does not read. "
-        "Write the images again as LMDB (Caffe's convert_imageset -backend lmdb), or copy the records: every key and "
-        "value goes unchanged into paratrain.data.LmdbWriter. Then write 'backend: LMDB'"
-    )
+    return LevelDbReader(source)
 
 
 def describe_record(database: Database, index: int) -> str:

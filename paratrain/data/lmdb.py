@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from paratrain.data.paths import no_such_database
 from paratrain.errors import DataError
 
 __all__ = ["LmdbReader", "load_lmdb"]
@@ -215,8 +216,7 @@ def _database_file(path: str) -> Path:
     """The real path of ``data.mdb``, or of the file that ``path`` names. Raises DataError for what is not there."""
     given = Path(path)
     if not given.exists():
-        folder = given.absolute().parent
-        raise DataError(f"{path}: no such database (looked up from {Path.cwd()}; {folder} {_holds(folder)})")
+        raise no_such_database(path)
     if given.is_dir():
         file = given / "data.mdb"
         if not file.is_file():
@@ -229,12 +229,3 @@ def _database_file(path: str) -> Path:
     if not os.access(file, os.R_OK):
         raise DataError(f"{path}: {file} may not be read by this user")
     return file.resolve()
-
-
-def _holds(folder: Path) -> str:
-    """What there is instead, for a message: the folders beside the missing one."""
-    if not folder.is_dir():
-        return "does not exist either"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"holds the folders {shown}" if names else "holds no folders"

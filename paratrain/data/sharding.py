@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from paratrain.random import hash_key
+from paratrain.random import hash_key, uniform_double_at
 
-__all__ = ["ShardedReader", "first_position"]
+__all__ = ["ShardedReader", "ShuffledReader", "first_position"]
 
 Positions = npt.NDArray[np.uint64]
 
@@ -44,6 +44,40 @@ class ShardedReader:
         """The numbers of the records at these positions."""
         numbers: list[int] = (positions % np.uint64(self.count)).tolist()
         return numbers
+
+
+@dataclass(frozen=True)
+class ShuffledReader(ShardedReader):
+    """The same shares of a sequence in which every epoch has an order of its own.
+
+    Position p is record ``order[p % count]``, where the order of epoch p // count depends on (seed, name of the layer,
+    epoch) and is the same on every rank: each record is read once an epoch, whatever the number of ranks. The orders
+    of the epochs of the last batch are kept, so that a reader serves one thread at a time.
+    """
+
+    seed: int = 0
+    layer_name: str = ""
+    _orders: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
+
+    def records(self, positions: Positions) -> list[int]:
+        """The numbers of the records at these positions."""
+        epochs, places = np.divmod(positions, np.uint64(self.count))
+        read = np.unique(epochs).tolist()
+        for epoch in self._orders.keys() - set(read):
+            del self._orders[epoch]
+        records = np.empty(len(positions), np.int64)
+        for epoch in read:
+            if epoch not in self._orders:
+                self._orders[epoch] = self._order(epoch)
+            here = epochs == np.uint64(epoch)
+            records[here] = self._orders[epoch][places[here]]
+        numbers: list[int] = records.tolist()
+        return numbers
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The records of an epoch: those of the smallest random numbers first."""
+        key = hash_key(self.seed, "shuffle", self.layer_name, epoch)
+        return np.argsort(uniform_double_at(key, np.arange(self.count, dtype=np.uint64)), kind="stable")
 
 
 def first_position(rand_skip: int, seed: int, layer_name: str) -> int:

@@ -12,7 +12,7 @@ from paratrain.errors import DataError, SnapshotError
 from paratrain.proto import TRAIN, BlobProto, Phase, TransformationParameter, blob_to_array, fork_fields, read_binary
 from paratrain.random import hash_key, uniform_at
 
-__all__ = ["Transformer"]
+__all__ = ["Transformer", "check_transform", "read_mean"]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -37,7 +37,7 @@ class Transformer:
     """
 
     def __init__(self, parameter: TransformationParameter, phase: Phase, seed: int = 0, layer_name: str = "") -> None:
-        _check(parameter)
+        check_transform(parameter)
         self.color = True if parameter.force_color else False if parameter.force_gray else None
         self._scale = np.float32(parameter.scale)
         self._crop_size = parameter.crop_size
@@ -45,7 +45,7 @@ class Transformer:
         self._mirror = parameter.mirror
         self._mean_file = parameter.mean_file
         self._mean_values = np.array(parameter.mean_value, np.float32).reshape(-1, 1, 1)
-        self._mean: Array | None = _read_mean(parameter.mean_file) if parameter.HasField("mean_file") else None
+        self._mean: Array | None = read_mean(parameter.mean_file) if parameter.HasField("mean_file") else None
         if len(self._mean_values):
             self._mean = self._mean_values
         self._keys = {what: hash_key(seed, "transform", layer_name, what) for what in ("top", "left", "mirror")}
@@ -107,7 +107,8 @@ class Transformer:
         return drawn
 
 
-def _check(parameter: TransformationParameter) -> None:
+def check_transform(parameter: TransformationParameter) -> None:
+    """Raise DataError for settings that contradict each other, and for fields of forks that would be lost."""
     if parameter.HasField("mean_file") and parameter.mean_value:
         raise DataError("transform_param has both mean_file and mean_value; keep one")
     if parameter.force_color and parameter.force_gray:
@@ -117,8 +118,8 @@ def _check(parameter: TransformationParameter) -> None:
             raise DataError(f"{name} (of {fork}) is not applied by this version of paratrain")
 
 
-def _read_mean(path: str) -> Array:
-    """Return the mean image of a BlobProto file, (C, H, W) float32."""
+def read_mean(path: str) -> Array:
+    """Return the mean image of a BlobProto file, (C, H, W) float32. Raises DataError if it is missing or no image."""
     try:
         mean = blob_to_array(read_binary(path, BlobProto))
     except SnapshotError as error:

@@ -29,6 +29,10 @@ class Clock:
     """The pass of ``iter_size`` within the iteration."""
 
 
+def _alone(_array: Any) -> None:
+    """The sum over one rank."""
+
+
 @dataclass
 class LayerContext:
     """What a layer may know of the world around its net."""
@@ -42,6 +46,13 @@ class LayerContext:
     size: int = 1
     """Ranks that share the records: record r, r + size ... are this rank's, r being ``rank``."""
     clock: Clock = field(default_factory=Clock)
+    allow_python: bool = True
+    """Layers of type Python may run the code that the net names."""
+    shapes_only: bool = False
+    """The net is only described, never run: layers shape their blobs and leave their memory untouched."""
+    sum_over_ranks: Callable[[Any], None] = _alone
+    """Replaces a C-contiguous host array by its sum over the ranks that train together, the same bits on each. All of
+    them must call it, in the same order; only small arrays should be summed within a pass."""
 
 
 class Layer(abc.ABC):
@@ -68,8 +79,9 @@ class Layer(abc.ABC):
     """The first top has loss_weight 1 where the prototxt gives none."""
     is_data: ClassVar[bool] = False
     """It brings records in from outside: its time counts as waiting for data."""
-    blobs_are_statistics: ClassVar[bool] = False
-    """``self.blobs`` are running statistics that no solver updates (BatchNorm): kept apart from the learnable ones."""
+    statistic_blobs: frozenset[int] = frozenset()
+    """The indices of those of ``self.blobs`` that are running statistics, which no solver updates (all three of
+    BatchNorm): they are kept apart from the learnable ones. A layer may set its own in ``__init__`` or ``setup``."""
 
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         self.parameter = parameter
@@ -109,7 +121,7 @@ class Layer(abc.ABC):
 
     def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the numbers of blobs, set the layer up, shape its tops and set its loss weights."""
-        self._check_blob_counts(len(bottom), len(top))
+        self.check_blob_counts(len(bottom), len(top))
         self.setup(bottom, top)
         if not self.param_propagate_down:
             self.param_propagate_down = [True] * len(self.blobs)
@@ -120,11 +132,13 @@ class Layer(abc.ABC):
         """Fill the diff of every top that counts in the loss with its weight, as Caffe does: backward starts there."""
         given = list(self.parameter.loss_weight)
         if given and len(given) != len(top):
-            raise self.error(f"loss_weight is given {len(given)} times for {len(top)} tops; give it once for each, or not at all")
+            raise self.error(
+                f"loss_weight is given {len(given)} times for {len(top)} tops; give it once for each, or not at all"
+            )
         default = [1.0 if self.is_loss and index == 0 else 0.0 for index in range(len(top))]
         self.loss_weights = given or default
         for blob, weight in zip(top, self.loss_weights, strict=True):
-            if weight:
+            if weight and not self.context.shapes_only:
                 blob.diff[...] = weight
 
     def loss(self, top: Sequence[Blob]) -> float:
@@ -157,18 +171,36 @@ class Layer(abc.ABC):
         """Return an error that names this layer: ``raise self.error("...")``."""
         return kind(f"layer '{self.name}' ({self.parameter.type}): {message}")
 
+    def named(self, error: NetError) -> NetError:
+        """Return ``error`` itself if it names a layer, else one of the same kind (at least LayerError) that names this."""
+        if str(error).startswith("layer "):
+            return error
+        return self.error(str(error), type(error) if isinstance(error, LayerError) else LayerError)
+
     def bottom_name(self, index: int) -> str:
         """``bottom[1] 'label'``, for messages."""
         names = self.parameter.bottom
         return f"bottom[{index}] '{names[index]}'" if index < len(names) else f"bottom[{index}]"
 
-    def _check_blob_counts(self, bottom_count: int, top_count: int) -> None:
-        for what, count, (least, most) in (("bottom", bottom_count, self.bottom_range), ("top", top_count, self.top_range)):
+    def check_blob_counts(self, bottom_count: int, top_count: int) -> None:
+        """Raise LayerError where the layer does not take so many blobs."""
+        for what, count, (least, most) in (
+            ("bottom", bottom_count, self.bottom_range),
+            ("top", top_count, self.top_range),
+        ):
             if count < least or (most is not None and count > most):
-                wanted = f"exactly {least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+                wanted = (
+                    f"exactly {least}"
+                    if least == most
+                    else f"at least {least}"
+                    if most is None
+                    else f"{least} to {most}"
+                )
                 raise self.error(f"takes {wanted} {what} blobs; the prototxt gives {count}")
         if self.equal_bottom_top_count and bottom_count != top_count:
-            raise self.error(f"takes as many tops as bottoms; the prototxt gives {bottom_count} bottoms and {top_count} tops")
+            raise self.error(
+                f"takes as many tops as bottoms; the prototxt gives {bottom_count} bottoms and {top_count} tops"
+            )
 
 
 LAYERS: Registry[type[Layer]] = Registry("layer type")

@@ -29,7 +29,7 @@ class BatchNormLayer(Layer):
     Source: Ioffe, Szegedy, "Batch normalization", 2015, and Caffe's definition.
     """
 
-    blobs_are_statistics = True
+    statistic_blobs = frozenset({0, 1, 2})
 
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)

@@ -8,9 +8,9 @@ from typing import Any
 from paratrain.blob import Blob
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
+from paratrain.layers.effective_batch import draw_uniform
 from paratrain.layers.neuron import NeuronLayer
 from paratrain.proto import TRAIN, LayerParameter
-from paratrain.random import hash_key, uniform_rows
 
 __all__ = ["DropoutLayer"]
 
@@ -59,14 +59,8 @@ class DropoutLayer(NeuronLayer):
 
     def _draw_mask(self, x: Any) -> Any:
         """Return this step's factors, 0 or the scale; backward uses them again."""
-        clock, context = self.context.clock, self.context
-        key = hash_key(context.seed, "dropout", self.name, clock.iteration, clock.sub_iteration)
         mask = self._mask.get(x.shape, x.dtype)
-        row_count = x.shape[0] if x.shape else 1
-        if mask.size:
-            by_row = mask.reshape(row_count, -1)
-            rows = range(context.rank, context.rank + row_count * context.size, context.size)
-            uniform_rows(key, rows, by_row.shape[1], by_row, self.xp)
+        draw_uniform(self, "dropout", mask)
         self.xp.greater_equal(mask, self._ratio, out=mask)
         self.xp.multiply(mask, self._scale, out=mask)
         return mask

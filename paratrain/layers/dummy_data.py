@@ -37,7 +37,7 @@ class DummyDataLayer(Layer):
         self._forward_count = 0
         for blob, shape, filler in zip(top, self._top_shapes(len(top)), self._fillers, strict=True):
             blob.reshape(*shape)
-            if filler.type == "constant":
+            if filler.type == "constant" and not self.context.shapes_only:
                 fill(blob, filler, generator(0))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -22,8 +22,10 @@ def add_learnable_blob(layer: Layer, shape: Sequence[int], dtype: npt.DTypeLike,
     Raises LayerError that names layer and blob where the filler cannot work.
     """
     blob, index = Blob(shape, dtype), len(layer.blobs)
+    # Where nothing is computed, a blob with the second axis cut to 1 shows whether the filler can work.
+    filled = Blob((*blob.shape[:1], *(1 for _ in blob.shape[1:2]), *blob.shape[2:])) if layer.context.shapes_only else blob
     try:
-        fill(blob, filler, generator(layer.context.seed, "filler", layer.name, index))
+        fill(filled, filler, generator(layer.context.seed, "filler", layer.name, index))
     except NetError as error:
         raise layer.error(f"blob {index} {blob.shape}: {error}") from None
     layer.blobs.append(blob)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy.typing as npt
+
 from paratrain.backends.base import Pooling, PoolingGeometry, PoolMethod
 from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
 from paratrain.layers.base import Layer, register_layer
 from paratrain.layers.checks import refuse_in_place
+from paratrain.layers.stochastic_pooling import DrawnPooling, WeightedMeanPooling
+from paratrain.proto import TRAIN
 from paratrain.proto.caffe_pb2 import PoolingParameter
 
 __all__ = ["PoolingLayer"]
@@ -16,21 +20,24 @@ __all__ = ["PoolingLayer"]
 
 @register_layer("Pooling")
 class PoolingLayer(Layer):
-    """The maximum (MAX) or the mean (AVE) of every window of an image.
+    """The maximum (MAX), the mean (AVE) or a pixel drawn at random (STOCHASTIC) of every window of an image.
 
     Bottom (N, C, H, W), top (N, C, out_h, out_w), out = ceil((in + 2 pad - kernel) / stride) + 1, floor with
     ``round_mode: FLOOR``; with padding, a last window that would start behind the image is dropped. A second top of MAX
     gets the index y * W + x of each maximum, as floats. ``global_pooling`` makes the kernel the whole image.
+
+    Gradients: dy goes to the first of the maxima in row order; to all pixels, divided as the mean is; to the pixel drawn.
+    STOCHASTIC draws pixels by their share in the window's sum in TRAIN and takes their mean weighted by themselves,
+    (sum of x^2) / (sum of x), in TEST; it is meant for values of at least 0, and takes no padding.
+    Source: Zeiler, Fergus, "Stochastic pooling for regularization of deep convolutional neural networks", 2013.
     """
 
     top_range = (1, 2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         parameter = self.parameter.pooling_param
-        if parameter.pool == PoolingParameter.STOCHASTIC:
-            raise self.error("pool: STOCHASTIC is not supported; use MAX or AVE")
-        self._method = PoolMethod.MAX if parameter.pool == PoolingParameter.MAX else PoolMethod.AVE
-        if len(top) > 1 and self._method is PoolMethod.AVE:
+        self._method = PoolMethod[PoolingParameter.PoolMethod.Name(parameter.pool)]
+        if len(top) > 1 and self._method is not PoolMethod.MAX:
             raise self.error("only pool: MAX has a second top, the index of each maximum")
         has_size = parameter.HasField("kernel_size")
         has_parts = [parameter.HasField(name) for name in ("kernel_h", "kernel_w")]
@@ -55,6 +62,8 @@ class PoolingLayer(Layer):
             raise self.error(f"kernel {self._kernel} and stride {self._stride} must be at least 1")
         elif any(pad >= kernel for pad, kernel in zip(self._pad, self._kernel, strict=True)):
             raise self.error(f"pad {self._pad} must be smaller than the kernel {self._kernel}")
+        elif self._method is PoolMethod.STOCHASTIC and self._pad != (0, 0):
+            raise self.error(f"pool: STOCHASTIC takes pad 0; given is {self._pad}")
         self._geometry: PoolingGeometry | None = None
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -72,7 +81,7 @@ class PoolingLayer(Layer):
             blob.reshape(batch, channels, *output)
         if geometry != self._geometry:
             self._geometry = geometry
-            self._pooling: Pooling = self.backend.pooling(geometry, bottom[0].dtype)
+            self._pooling = self._make_pooling(geometry, bottom[0].dtype)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         mask = self.write(top[1]) if len(top) > 1 else None
@@ -82,6 +91,12 @@ class PoolingLayer(Layer):
         if propagate_down[0]:
             bottom_diff = self.write_diff(bottom[0])
             self._pooling.backward(self.read(bottom[0]), self.read(top[0]), self.read_diff(top[0]), bottom_diff)
+
+    def _make_pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:
+        if self._method is not PoolMethod.STOCHASTIC:
+            return self.backend.pooling(geometry, dtype)
+        kind = DrawnPooling if self.context.phase == TRAIN else WeightedMeanPooling
+        return kind(self, geometry, dtype)
 
     def _pair(self, name: str, prefix: str) -> tuple[int, int]:
         """Read a field for (height, width): each by name, or one value for both."""

@@ -9,7 +9,7 @@ from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
 from paratrain.layers.base import Layer, LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
-from paratrain.layers.checks import canonical_axis
+from paratrain.layers.covering import covered_shape, covering_sizes
 from paratrain.layers.learnable import add_learnable_blob
 from paratrain.proto import FillerParameter, LayerParameter
 
@@ -34,7 +34,8 @@ class ScaleLayer(Layer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scale = self.parameter.scale_param
-        shape = bottom[1].shape if len(bottom) > 1 else self._blob_shape(bottom[0])
+        two = len(bottom) > 1
+        shape = bottom[1].shape if two else covered_shape(self, bottom[0], scale.axis, scale.num_axes, "scale_param")
         if len(bottom) == 1:
             default = FillerParameter(type="constant", value=1.0)
             add_learnable_blob(self, shape, bottom[0].dtype, scale.filler if scale.HasField("filler") else default)
@@ -45,17 +46,11 @@ class ScaleLayer(Layer):
         x, factor = bottom[0], self._factor_blob(bottom)
         if len(bottom) > 1 and (bottom[1] is top[0] or bottom[1] is bottom[0]):
             raise self.error(f"{self.bottom_name(1)}, the factor, must not also be the top or the first bottom")
-        axis = canonical_axis(self, x, self.parameter.scale_param.axis, "scale_param.axis") if factor.axis_count else 0
-        covered = x.shape[axis : axis + factor.axis_count]
-        if covered != factor.shape:
-            owner = self.bottom_name(1) if len(bottom) > 1 else "the factor"
-            raise self.error(
-                f"{owner} {factor.shape} does not fit {self.bottom_name(0)} {x.shape}, {covered} from axis {axis} on",
-                ShapeMismatchError,
-            )
+        owner = self.bottom_name(1) if len(bottom) > 1 else "the factor"
+        axis = self.parameter.scale_param.axis
+        self._sizes = covering_sizes(self, x, factor, axis, "scale_param", owner)
         if self.parameter.scale_param.bias_term and self.blobs[-1].shape != factor.shape:
             raise self.error(f"bias {self.blobs[-1].shape} does not fit factor {factor.shape}", ShapeMismatchError)
-        self._sizes = (x.count_between(0, axis), factor.count, x.count_between(axis + factor.axis_count))
         top[0].reshape_like(x)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -92,17 +87,3 @@ class ScaleLayer(Layer):
     def _column(values: Any) -> Any:
         """The values as (count, 1), to be repeated over (outer, count, inner)."""
         return values.reshape(-1, 1)
-
-    def _blob_shape(self, x: Blob) -> tuple[int, ...]:
-        """Return the shape of a learned factor."""
-        scale = self.parameter.scale_param
-        if scale.num_axes == 0:
-            return ()
-        axis = canonical_axis(self, x, scale.axis, "scale_param.axis")
-        if not -1 <= scale.num_axes <= x.axis_count - axis:
-            raise self.error(
-                f"num_axes is {scale.num_axes}, but {self.bottom_name(0)} {x.shape} has {x.axis_count - axis} axes "
-                f"from axis {axis} on",
-                ShapeMismatchError,
-            )
-        return x.shape[axis:] if scale.num_axes == -1 else x.shape[axis : axis + scale.num_axes]

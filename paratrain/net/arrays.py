@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.data.hdf5 import is_hdf5
 from paratrain.errors import NetError, ShapeMismatchError
+from paratrain.net import hdf5_weights
 from paratrain.proto import NetParameter, read_binary, write_binary
 
 if TYPE_CHECKING:
@@ -106,8 +108,11 @@ class ArrayInterface:
         return {name: self._blob(name).diff for name in [*self.input_names, *(diffs or ())]}
 
     def copy_from(self, path: str) -> None:
-        """Copy weights from a caffemodel file, by layer name."""
-        self.copy_trained_layers_from(read_binary(path, NetParameter))
+        """Copy weights from a caffemodel, or from an HDF5 file of weights, by layer name."""
+        if is_hdf5(path):
+            self.load_hdf5(path)
+        else:
+            self.copy_trained_layers_from(read_binary(path, NetParameter))
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of equally named layers of ``other``, in its memory."""
@@ -116,6 +121,18 @@ class ArrayInterface:
     def save(self, path: str) -> None:
         """Write the weights to a caffemodel file; the file is whole or not there."""
         write_binary(path, self.to_proto())
+
+    def save_hdf5(self, path: str, write_diff: bool = False) -> None:
+        """Write the weights (and gradients, when asked) to an HDF5 file of Caffe's layout; it is whole or not there."""
+        hdf5_weights.save(self._net, path, write_diff)
+
+    def load_hdf5(self, path: str) -> None:
+        """Copy weights from an HDF5 file of Caffe's layout, by layer name. Raises SnapshotError, ShapeMismatchError."""
+        hdf5_weights.load(self._net, path)
+
+    @property
+    def _net(self) -> Net:
+        return cast("Net", self)
 
     def _blob(self, name: str) -> Blob:
         if name not in self.blobs:

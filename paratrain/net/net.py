@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from paratrain.blob import Blob
-from paratrain.errors import NetError, ShapeMismatchError
+from paratrain.errors import NetError
 from paratrain.layers import Layer, LayerContext, create_layer
-from paratrain.net import report, weights
+from paratrain.layers.fields import misplaced_fields
+from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.parameters import Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
@@ -47,6 +48,7 @@ class Net(ArrayInterface):
         if level or not state.HasField("level"):
             state.level = level
         state.stage.extend(stage for stage in stages if stage not in state.stage)
+        limits.check_layer_count(parameter)
         filtered = filter_net(parameter, state, report=logger.info)
         self.parameter = insert_splits(filtered)
         report.describe(logger, filtered, state)
@@ -56,7 +58,10 @@ class Net(ArrayInterface):
         self.phase = context.phase
         self.layers: list[Layer] = []
         self.layer_names: list[str] = []
+        self._names: set[str] = set()
         self.parameters = Parameters(context.dtype)
+        self.debug_info = parameter.debug_info
+        """Log the mean of every blob while the net runs; changed at any time."""
         self.data_s = 0.0
         """Seconds spent in data layers; whoever measures sets it back to 0."""
         self._wiring = Wiring(context.dtype)
@@ -67,39 +72,47 @@ class Net(ArrayInterface):
             self._wiring.prune_backward(self.layers)
             if self.parameter.force_backward:
                 self._wiring.force_backward(self.layers)
-            if context.phase == TRAIN:
-                self.parameters.flatten()
+            if not context.shapes_only:
+                limits.check_memory(self)
+                if context.phase == TRAIN:
+                    self.parameters.flatten()
         except BaseException:
             self.close()
             raise
         report.finish(logger, self.output_names)
 
     def _add_layer(self, parameter: LayerParameter) -> None:
-        if parameter.name in self.layer_names:
-            raise NetError(f"two layers are named '{parameter.name}'; weights are stored by layer name, so names must differ")
+        if parameter.name in self._names:
+            raise NetError(
+                f"two layers are named '{parameter.name}'; weights are stored by layer name, so names must differ"
+            )
         if not parameter.HasField("phase"):
             parameter.phase = self.phase
+        if self.context.rank == 0 and not self.context.shapes_only:
+            for misplaced in misplaced_fields(parameter):
+                logger.warning("%s", misplaced)
         logger.info("Creating layer %s", parameter.name)
         layer = create_layer(parameter, self.context)
         logger.info("Creating Layer %s", parameter.name)
         wired = self._wiring.connect(parameter, layer)
         self.layers.append(layer)
         self.layer_names.append(parameter.name)
+        self._names.add(parameter.name)
         try:
             layer.set_up(wired.bottoms, wired.tops)
-        except ShapeMismatchError as error:
-            if str(error).startswith("layer "):
-                raise
-            raise layer.error(str(error), ShapeMismatchError) from None
+        except NetError as error:
+            raise layer.named(error) from None
         self._bottom_shapes.append([blob.shape for blob in wired.bottoms])
         report.layer(logger, layer, wired.tops, self)
         self._add_parameters(parameter, layer, wired)
 
     def _add_parameters(self, parameter: LayerParameter, layer: Layer, wired: LayerWiring) -> None:
         if len(parameter.param) > len(layer.blobs):
-            raise layer.error(f"'param' is given {len(parameter.param)} times, but the layer has {len(layer.blobs)} parameter blobs")
+            raise layer.error(
+                f"'param' is given {len(parameter.param)} times, but the layer has {len(layer.blobs)} parameter blobs"
+            )
         specs = [*parameter.param, *[ParamSpec() for _ in range(len(layer.blobs) - len(parameter.param))]]
-        learns = [not layer.blobs_are_statistics and spec.lr_mult != 0 for spec in specs]
+        learns = [index not in layer.statistic_blobs and spec.lr_mult != 0 for index, spec in enumerate(specs)]
         layer.param_propagate_down = learns
         self._wiring.note_learning(wired, any(learns))
         for index, spec in enumerate(specs):
@@ -130,7 +143,9 @@ class Net(ArrayInterface):
     @property
     def bottom_names(self) -> dict[str, list[str]]:
         """The names of the blobs that each layer reads, by layer name."""
-        return {name: list(wired.bottom_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)}
+        return {
+            name: list(wired.bottom_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)
+        }
 
     @property
     def top_names(self) -> dict[str, list[str]]:
@@ -152,6 +167,11 @@ class Net(ArrayInterface):
     def layers_needing_backward(self) -> list[bool]:
         """For each layer, whether backward runs it."""
         return [wired.needs_backward for wired in self._wiring.layers]
+
+    @property
+    def propagate_down(self) -> list[list[bool]]:
+        """For each layer, to which of its bottoms backward writes gradients."""
+        return [wired.propagate_down for wired in self._wiring.layers]
 
     def loss_weight(self, blob_name: str) -> float:
         """The weight of a blob in the loss, as its maker has it; 0 for most."""
@@ -179,9 +199,14 @@ class Net(ArrayInterface):
         shapes = [blob.shape for blob in wired.bottoms]
         if shapes != self._bottom_shapes[index]:
             self._reshape_layer(index)
-        layer.forward(wired.bottoms, wired.tops)
+        try:
+            layer.forward(wired.bottoms, wired.tops)
+        except NetError as error:
+            raise layer.named(error) from None
         if layer.is_data:
             self.data_s += time.perf_counter() - begin
+        if self.debug_info:
+            debug.forward(self, index)
         return layer.loss(wired.tops)
 
     def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
@@ -189,12 +214,16 @@ class Net(ArrayInterface):
         with _quiet_overflow():
             for index in range(len(self.layers) - 1 if start is None else start, end - 1, -1):
                 self.backward_layer(index)
+            if self.debug_info and start is None and end == 0:
+                debug.whole_backward(self)
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward, if it needs it."""
         wired = self._wiring.layers[index]
         if wired.needs_backward:
             self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
+            if self.debug_info:
+                debug.backward(self, index)
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all learnable parameters to zero."""

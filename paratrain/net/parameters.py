@@ -79,7 +79,7 @@ class Parameters:
         if owner is not None:
             self._share(owner, layer, blob, spec)
             return
-        statistic = layer.blobs_are_statistics
+        statistic = blob_index in layer.statistic_blobs
         entry = ParameterEntry(
             blob=blob,
             layer_name=layer.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError, SnapshotError
 from paratrain.layers.base import Layer
-from paratrain.proto import BlobProto, NetParameter, array_to_blob, blob_to_array
+from paratrain.proto import BlobProto, NetParameter, array_to_blob, blob_shape, blob_to_array, upgrade_net
 
 if TYPE_CHECKING:
     from paratrain.net.net import Net
@@ -19,10 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 def copy(net: Net, source: NetParameter) -> None:
-    """Copy into ``net`` the blobs of every layer of ``source`` that it has by name (Caffe's CopyTrainedLayersFrom).
+    """Copy into ``net`` the blobs of every layer of ``source`` that it has by name (Caffe's CopyTrainedLayersFrom). ``source``
+    may be in an old form (V0 or V1), its blobs with four legacy axes, and NVCaffe's raw ones.
 
     Raises SnapshotError for another number of blobs, ShapeMismatchError for other shapes, before anything is copied.
     """
+    source = upgrade_net(source)
     layers = dict(zip(net.layer_names, net.layers, strict=True))
     copies: list[tuple[Blob, BlobProto]] = []
     for source_layer in source.layer:
@@ -46,8 +48,7 @@ def copy(net: Net, source: NetParameter) -> None:
 
 def _check_shape(layer: Layer, index: int, saved: BlobProto) -> None:
     wanted = layer.blobs[index].shape
-    legacy = not saved.HasField("shape")
-    found = (saved.num, saved.channels, saved.height, saved.width) if legacy else tuple(saved.shape.dim)
+    found, legacy = blob_shape(saved), not saved.HasField("shape")
     # Files from before shapes had any number of axes store four, filled up with ones in front.
     same = found == (1,) * (4 - len(wanted)) + wanted if legacy and len(wanted) <= 4 else found == wanted
     if not same:

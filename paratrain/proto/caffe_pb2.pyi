@@ -2689,7 +2689,7 @@ class ShuffleChannelParameter(_message.Message):
     def __init__(self, group: _Optional[int] = ...) -> None: ...
 
 class FocalLossParameter(_message.Message):
-    __slots__ = ("type", "gamma", "alpha", "beta")
+    __slots__ = ("type", "gamma", "alpha", "beta", "axis")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ORIGIN: _ClassVar[FocalLossParameter.Type]
@@ -2700,11 +2700,13 @@ class FocalLossParameter(_message.Message):
     GAMMA_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
     type: FocalLossParameter.Type
     gamma: float
     alpha: float
     beta: float
-    def __init__(self, type: _Optional[_Union[FocalLossParameter.Type, str]] = ..., gamma: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ...) -> None: ...
+    axis: int
+    def __init__(self, type: _Optional[_Union[FocalLossParameter.Type, str]] = ..., gamma: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
 
 class CenterLossParameter(_message.Message):
     __slots__ = ("num_output", "center_filler", "axis")

@@ -8,7 +8,7 @@ from paratrain.errors import NetError
 from paratrain.proto.caffe_pb2 import LayerParameter, NetParameter
 from paratrain.registry import nearest
 
-__all__ = ["insert_splits"]
+__all__ = ["insert_splits", "unknown_bottom"]
 
 # Where a version of a blob is made: (index of the layer, index among its tops). A layer that works in place makes a new one.
 Source = tuple[int, int]
@@ -57,7 +57,7 @@ def _uses(net: NetParameter) -> tuple[dict[tuple[int, int], Source], Counter[Sou
     for layer_index, layer in enumerate(net.layer):
         for bottom_index, blob in enumerate(layer.bottom):
             if blob not in newest:
-                raise _unknown_bottom(net, layer_index, bottom_index, list(newest))
+                raise unknown_bottom(net, layer_index, bottom_index, list(newest))
             bottom_sources[layer_index, bottom_index] = newest[blob]
             use_counts[newest[blob]] += 1
         for top_index, blob in enumerate(layer.top):
@@ -82,7 +82,8 @@ def _add_split(net: NetParameter, layer: LayerParameter, top_index: int, copy_co
         split.loss_weight.extend([loss_weight] + [0.0] * (copy_count - 1))
 
 
-def _unknown_bottom(net: NetParameter, layer_index: int, bottom_index: int, known: list[str]) -> NetError:
+def unknown_bottom(net: NetParameter, layer_index: int, bottom_index: int, known: list[str]) -> NetError:
+    """The error for a bottom that no layer above makes; ``known`` are the blobs that there are."""
     layer = net.layer[layer_index]
     blob = layer.bottom[bottom_index]
     makers = [later.name for later in net.layer[layer_index:] if blob in later.top]

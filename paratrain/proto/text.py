@@ -12,11 +12,12 @@ from google.protobuf.message import Message
 from paratrain.errors import PrototxtError
 from paratrain.proto.content import describe_content
 from paratrain.proto.format import format_prototxt
+from paratrain.proto.limits import check_text
 from paratrain.proto.schema import descriptor_of, missing_fields
 from paratrain.proto.text_context import find_bad_escape
 from paratrain.proto.text_errors import explain
 
-__all__ = ["format_prototxt", "parse_prototxt", "read_prototxt"]
+__all__ = ["format_prototxt", "parse_prototxt", "read_prototxt", "read_text"]
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -30,6 +31,11 @@ def read_prototxt(path: str | os.PathLike[str], message_type: type[AnyMessage]) 
     Raises PrototxtError, with line and column where there is one: no such file, not a text file, unknown fields, wrong values,
     fields given twice, missing required fields.
     """
+    return parse_prototxt(read_text(path, message_type), message_type, str(path))
+
+
+def read_text(path: str | os.PathLike[str], message_type: type[Message]) -> str:
+    """Return the contents of a text file that should hold one ``message_type``. Raises PrototxtError as ``read_prototxt``."""
     file = Path(path)
     name = str(path)
     wanted = f"expected a {message_type.DESCRIPTOR.name} as text (prototxt)"
@@ -47,11 +53,12 @@ def read_prototxt(path: str | os.PathLike[str], message_type: type[AnyMessage]) 
         raise PrototxtError(f"this is a folder; {wanted}", name) from None
     except OSError as error:
         raise PrototxtError(f"cannot be read ({error.strerror}); {wanted}", name) from None
-    return parse_prototxt(_decode(data, wanted, name), message_type, name)
+    return _decode(data, wanted, name)
 
 
 def parse_prototxt(text: str, message_type: type[AnyMessage], path: str | None = None) -> AnyMessage:
     """Return the message of ``message_type`` that ``text`` holds. ``path`` is only for the messages. Raises PrototxtError."""
+    check_text(text, path)
     message = message_type()
     bad_escape = find_bad_escape(text)
     if bad_escape is not None:

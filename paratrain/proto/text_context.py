@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-__all__ = ["Context", "Place", "find_bad_escape", "find_context"]
+__all__ = ["TOKEN", "Context", "Place", "find_bad_escape", "find_context"]
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<blank>[\s,;]+|\#[^\n]*)"""
     r"""|(?P<text>"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?)"""
     r"""|(?P<word>[\w.+-]+)"""
@@ -113,7 +113,7 @@ def _advance(context: Context, place: Place, token: str, is_value_like: bool) ->
 def _tokens(text: str) -> Iterator[tuple[Place, str, bool]]:
     """The tokens, and for each whether it can be a name or value."""
     line, line_start = 1, 0
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         if match.lastgroup != "blank":
             yield Place(line, match.start() - line_start + 1), match.group(), match.lastgroup != "sign"
         newline_count = match.group().count("\n")

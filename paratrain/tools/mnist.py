@@ -35,11 +35,15 @@ def read_idx(path: Path_, axis_count: int) -> npt.NDArray[np.uint8]:
         raise DataError(f"{os.fspath(path)}: cannot be read: {error}") from None
     header: npt.NDArray[Any] = np.frombuffer(content, ">u4", count=min(1 + axis_count, len(content) // 4))
     if len(header) < 1 + axis_count or header[0] != 0x0800 + axis_count:
-        raise DataError(f"{os.fspath(path)}: is not an MNIST file of {axis_count} axes (magic number {0x0800 + axis_count})")
+        raise DataError(
+            f"{os.fspath(path)}: is not an MNIST file of {axis_count} axes (magic number {0x0800 + axis_count})"
+        )
     shape = tuple(int(axis) for axis in header[1:])
     values = np.frombuffer(content, np.uint8, offset=header.nbytes)
     if values.size != np.prod(shape):
-        raise DataError(f"{os.fspath(path)}: announces {shape} values and holds {values.size}; the file is cut or damaged")
+        raise DataError(
+            f"{os.fspath(path)}: announces {shape} values and holds {values.size}; the file is cut or damaged"
+        )
     return values.reshape(shape)
 
 

@@ -85,6 +85,15 @@ def test_so_do_the_other_verbs(verb: str, plain: Path, repository: Path) -> None
     assert allowed.returncode == 0, allowed.stderr
 
 
+def test_check_runs_no_code_either(plain: Path, repository: Path) -> None:
+    command = [sys.executable, "-m", "paratrain", "check", "train_test.prototxt"]
+    refused = run(plain, repository, *command)
+    assert refused.returncode == 1
+    assert "layer 'data' (Python): runs code that the file names" in refused.stdout
+    allowed = run(plain, repository, *command, "--allow-python")
+    assert allowed.returncode == 0, allowed.stdout + allowed.stderr
+
+
 def test_an_exception_shows_the_users_traceback(plain: Path, repository: Path) -> None:
     module = plain / "my_layers.py"
     module.write_text(module.read_text().replace("label = self.random", "label = self.missing_attribute"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-OPTIONAL_LIBRARIES = ("mpi4py", "lmdb", "cupy", "pynvml", "h5py", "cv2", "matplotlib", "sklearn")
+OPTIONAL_LIBRARIES = ("mpi4py", "lmdb", "cupy", "pynvml", "h5py", "cv2", "plyvel", "matplotlib", "sklearn")
 
 # Run without the checkout on the path, unless the test puts it there.
 FIND_DATA = """

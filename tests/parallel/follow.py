@@ -1,6 +1,6 @@
 """Run under mpirun: train as a script for pycaffe would, and write what happened to OUT.npz (by rank 0).
 
-    follow.py SOLVER WEIGHTS STEPS OUT
+follow.py SOLVER WEIGHTS STEPS OUT
 """
 
 from __future__ import annotations

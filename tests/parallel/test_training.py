@@ -37,7 +37,9 @@ def write_solver(folder: Path, name: str, batch: int) -> str:
     return f"{name}.solver.prototxt"
 
 
-def train(mpirun: str, ranks: int, folder: Path, solver: str, weights: str, steps: int) -> dict[str, npt.NDArray[np.generic]]:
+def train(
+    mpirun: str, ranks: int, folder: Path, solver: str, weights: str, steps: int
+) -> dict[str, npt.NDArray[np.generic]]:
     """What follow.py saw on this number of ranks."""
     command = [mpirun, "-n", str(ranks), sys.executable, str(FOLLOW), solver, weights, str(steps), "out.npz"]
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}"}

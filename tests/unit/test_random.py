@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from paratrain.random import generator, hash_key, uniform_at, uniform_rows
+from paratrain.random import generator, hash_key, uniform_at, uniform_double_at, uniform_rows
 
 MASK = 2**64 - 1
 
@@ -74,3 +74,13 @@ def test_hash_key_is_the_same_in_another_process() -> None:
 def test_generator_repeats_by_key() -> None:
     assert np.array_equal(generator(1, "filler", "a", 0).random(5), generator(1, "filler", "a", 0).random(5))
     assert not np.array_equal(generator(1, "filler", "a", 0).random(5), generator(1, "filler", "a", 1).random(5))
+
+
+def test_uniform_double_at_joins_two_draws() -> None:
+    index = np.array([0, 1, 2, 1000, 2**40], np.uint64)
+    expected = [split_mix(7, 2 * int(i)) + split_mix(7, 2 * int(i) + 1) / 2**24 for i in index]
+    assert uniform_double_at(7, index).tolist() == expected
+    many = uniform_double_at(7, np.arange(100_000, dtype=np.uint64))
+    assert len(np.unique(many)) == len(many), "uniform_at has some 300 twice"
+    assert many.min() >= 0 and many.max() < 1
+    assert abs(many.mean() - 0.5) < 0.005

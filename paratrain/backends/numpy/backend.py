@@ -12,6 +12,7 @@ from paratrain.backends.base import (
     Backend,
     Convolution,
     ConvolutionGeometry,
+    Im2col,
     LocalResponseGeometry,
     LocalResponseNormalization,
     Pooling,
@@ -19,11 +20,21 @@ from paratrain.backends.base import (
     PoolMethod,
 )
 from paratrain.backends.numpy.convolution import create_convolution
+from paratrain.backends.numpy.depthwise import DepthwiseConvolution
+from paratrain.backends.numpy.im2col import NumpyIm2col
 from paratrain.backends.numpy.lrn import NumpyLocalResponseNormalization
-from paratrain.backends.numpy.pooling import AveragePooling, MaxPooling
+from paratrain.backends.numpy.pooling import AveragePooling, MaxPooling, WindowPooling
 from paratrain.backends.numpy.scratch import Scratch
+from paratrain.backends.numpy.stochastic_pooling import StochasticPooling
+from paratrain.backends.numpy.tiled_pooling import TiledMaxPooling
 
 __all__ = ["NumpyBackend"]
+
+_POOLINGS: dict[PoolMethod, type[WindowPooling]] = {
+    PoolMethod.MAX: MaxPooling,
+    PoolMethod.AVE: AveragePooling,
+    PoolMethod.STOCHASTIC: StochasticPooling,
+}
 
 
 @BACKENDS.register("numpy")
@@ -41,10 +52,17 @@ class NumpyBackend(Backend):
         self.scratch = Scratch()
 
     def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
+        if DepthwiseConvolution.suits(geometry):
+            return DepthwiseConvolution(geometry, dtype, self.scratch)
         return create_convolution(geometry, dtype, self.scratch)
 
+    def im2col(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Im2col:
+        return NumpyIm2col(geometry, dtype, self.scratch)
+
     def pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:
-        kind = MaxPooling if geometry.method is PoolMethod.MAX else AveragePooling
+        kind = _POOLINGS[geometry.method]
+        if kind is MaxPooling and TiledMaxPooling.suits(geometry):
+            kind = TiledMaxPooling
         return kind(geometry, dtype, self.scratch)
 
     def local_response_normalization(

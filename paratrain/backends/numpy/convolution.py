@@ -143,15 +143,47 @@ class ImagesFirst(_ColumnConvolution):
                 continue
             columns, padded = self._scratch.take(
                 ((count, g.channels, *g.kernel, *self._output), self._dtype),
-                ((count, g.channels, *self._padded) if self._is_padded else (0,), self._dtype),
+                (self._padded_shape(count), self._dtype),
             )
             np.matmul(transposed, diff, out=columns.reshape(grouped_shape))
-            target = padded if self._is_padded else bottom_diff[images]
-            target.fill(0)
-            for offset, pixels in self._offsets:
-                np.add(target[pixels], columns[offset], out=target[pixels])
-            if self._is_padded:
-                bottom_diff[images] = padded[self._inside]
+            self._fold(columns, padded, bottom_diff[images])
+
+    def unfold(self, bottom: Array, columns: Array) -> None:
+        """Write the windows of the whole batch to ``columns`` (N, C, *kernel, *output)."""
+        for images in self._image_groups():
+            (padded,) = self._scratch.take((self._padded_shape(images.stop - images.start), self._dtype))
+            self._copy_windows(bottom[images], columns[images], padded)
+
+    def fold(self, columns: Array, bottom_diff: Array) -> None:
+        """Write to ``bottom_diff`` the sum of the ``columns`` (N, C, *kernel, *output) that meet each pixel."""
+        for images in self._image_groups():
+            (padded,) = self._scratch.take((self._padded_shape(images.stop - images.start), self._dtype))
+            self._fold(columns[images], padded, bottom_diff[images])
+
+    def _fold(self, columns: Array, padded: Array, bottom_diff: Array) -> None:
+        target = padded if self._is_padded else bottom_diff
+        target.fill(0)
+        for offset, pixels in self._offsets:
+            np.add(target[pixels], columns[offset], out=target[pixels])
+        if self._is_padded:
+            bottom_diff[...] = padded[self._inside]
+
+    def _padded_shape(self, count: int) -> tuple[int, ...]:
+        return (count, self.geometry.channels, *self._padded) if self._is_padded else (0,)
+
+    def _copy_windows(self, bottom: Array, columns: Array, padded: Array) -> None:
+        """Fill ``columns`` (images, C, *kernel, *output) with the windows of these images."""
+        if self._is_padded:
+            padded.fill(0)
+            padded[self._inside] = bottom
+        source, g = (padded if self._is_padded else bottom), self.geometry
+        outer, inner = source.strides[:2], source.strides[2:]
+        strides = (
+            *outer,
+            *(stride * dilation for stride, dilation in zip(inner, g.dilation, strict=True)),
+            *(stride * step for stride, step in zip(inner, g.stride, strict=True)),
+        )
+        np.copyto(columns, _view(columns.shape, source, strides))
 
     def _unfold(self, bottom: Array, *more: tuple[int, ...]) -> tuple[Array, list[Array]]:
         """Return the columns (images, groups, depth, pixels) of these images, and scratch arrays of the shapes ``more``."""
@@ -162,20 +194,10 @@ class ImagesFirst(_ColumnConvolution):
             return bottom.reshape(grouped_shape), self._scratch.take(*((shape, self._dtype) for shape in more))
         columns, padded, *others = self._scratch.take(
             ((count, g.channels, *g.kernel, *self._output), self._dtype),
-            ((count, g.channels, *self._padded) if self._is_padded else (0,), self._dtype),
+            (self._padded_shape(count), self._dtype),
             *((shape, self._dtype) for shape in more),
         )
-        if self._is_padded:
-            padded.fill(0)
-            padded[self._inside] = bottom
-        source = padded if self._is_padded else bottom
-        outer, inner = source.strides[:2], source.strides[2:]
-        strides = (
-            *outer,
-            *(stride * dilation for stride, dilation in zip(inner, g.dilation, strict=True)),
-            *(stride * step for stride, step in zip(inner, g.stride, strict=True)),
-        )
-        np.copyto(columns, _view(columns.shape, source, strides))
+        self._copy_windows(bottom, columns, padded)
         return columns.reshape(grouped_shape), others
 
 

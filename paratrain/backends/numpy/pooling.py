@@ -18,7 +18,7 @@ import numpy.typing as npt
 from paratrain.backends.base import PoolingGeometry
 from paratrain.backends.numpy.scratch import Scratch
 
-__all__ = ["AveragePooling", "MaxPooling"]
+__all__ = ["AveragePooling", "MaxPooling", "WindowPooling"]
 
 Array = npt.NDArray[Any]
 Index = tuple[Any, ...]
@@ -26,8 +26,8 @@ Index = tuple[Any, ...]
 _GROUP_BYTES = 1 << 20  # of bottom values per group of images
 
 
-class _WindowPooling(abc.ABC):
-    """What both methods share: the reach of the windows, groups of images, padding with a neutral value."""
+class WindowPooling(abc.ABC):
+    """What all methods share: the reach of the windows, groups of images, padding with a neutral value."""
 
     _neutral: float
 
@@ -95,7 +95,7 @@ class _WindowPooling(abc.ABC):
     def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None: ...
 
 
-class MaxPooling(_WindowPooling):
+class MaxPooling(WindowPooling):
     """The maximum; its gradient goes to the first of equal values in row order. A NaN in a window gives NaN."""
 
     _neutral = -np.inf
@@ -197,7 +197,7 @@ class MaxPooling(_WindowPooling):
                 np.copyto(mask[images], index.astype(self._dtype), where=chosen)
 
 
-class AveragePooling(_WindowPooling):
+class AveragePooling(WindowPooling):
     """The sum divided by the number of pixels that the window has inside the padded image, as Caffe does."""
 
     _neutral = 0.0

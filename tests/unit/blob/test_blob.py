@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paratrain.blob import Blob
+from paratrain.blob.limits import LARGEST_COUNT
 from paratrain.errors import ShapeMismatchError
 
 
@@ -67,5 +68,10 @@ def test_sharing_is_one_memory_under_two_shapes() -> None:
 
 
 def test_memory_is_taken_only_when_touched() -> None:
-    blob = Blob((1 << 40,))  # more than any machine here has
-    assert blob.count == 1 << 40
+    blob = Blob((LARGEST_COUNT,), np.float64)  # 16 GiB
+    assert blob.count == LARGEST_COUNT
+
+
+def test_more_values_than_caffe_allows_are_refused() -> None:
+    with pytest.raises(ShapeMismatchError, match=r"\(1099511627776,\) would have 1,099,511,627,776 values; .* 2,147,483,647"):
+        Blob((1 << 40,))

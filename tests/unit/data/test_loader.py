@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paratrain.data import DatumLoader, LmdbWriter, ShardedReader, Transformer, array_to_datum, open_database
+from paratrain.data import (
+    DatumSource,
+    LmdbWriter,
+    RecordLoader,
+    ShardedReader,
+    Transformer,
+    array_to_datum,
+    open_database,
+)
 from paratrain.errors import DataError
 from paratrain.proto import TRAIN, TransformationParameter
 from paratrain.proto.caffe_pb2 import DataParameter
@@ -22,7 +30,7 @@ def database_of(path, values):
 def loader_of(path, rank=0, size=1, **fields):
     database = open_database(path, DataParameter.LMDB)
     transformer = Transformer(TransformationParameter(**fields), TRAIN, 7, "data")
-    return DatumLoader(database, ShardedReader(len(database), rank, size), transformer)
+    return RecordLoader(DatumSource(database, transformer.color), ShardedReader(len(database), rank, size), transformer)
 
 
 def batches(loader, batch_size, count):
@@ -97,7 +105,8 @@ def test_images_of_several_sizes_are_cropped_to_one(tmp_path):
     [
         ("", DataParameter.LMDB, "no database is named"),
         ("images_raw_lmdb", DataParameter.LEVELDB, "this is an LMDB.* write 'backend: LMDB'"),
-        ("images_raw_leveldb", DataParameter.LEVELDB, "does not read.*LmdbWriter"),
+        ("images_row_leveldb", DataParameter.LEVELDB, "no such database.*images_raw_leveldb"),
+        ("images", DataParameter.LEVELDB, "not a LevelDB: .*holds no CURRENT"),
         ("images_raw_leveldb", DataParameter.LMDB, "looks like a LevelDB"),
         ("images_row_lmdb", DataParameter.LMDB, "no such database"),
     ],

@@ -116,7 +116,7 @@ def test_blobs_are_statistics() -> None:
     layer = set_up_layer(
         batch_norm_layer("") + " param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 }", [np.ones((2, 3))]
     ).layer
-    assert layer.blobs_are_statistics
+    assert layer.statistic_blobs == {0, 1, 2}
     assert [blob.shape for blob in layer.blobs] == [(3,), (3,), (1,)]
 
 

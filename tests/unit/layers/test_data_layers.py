@@ -12,7 +12,8 @@ from google.protobuf import text_format
 from paratrain.backends import create_backend
 from paratrain.blob import Blob
 from paratrain.data import LmdbWriter, array_to_datum
-from paratrain.errors import DataError, LayerError
+from paratrain.data.leveldb import load_plyvel
+from paratrain.errors import DataError, LayerError, MissingDependencyError
 from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter
 from tests.gradient_check import set_up_layer
@@ -28,10 +29,17 @@ def set_up(text, phase=TRAIN, **context):
 # -- Data
 
 
-@pytest.mark.parametrize("name", ["raw", "gray", "wrap_around", "scale_mean_value", "mean_file_crop", "png", "jpg"])
+@pytest.mark.parametrize(
+    "name", ["raw", "gray", "wrap_around", "scale_mean_value", "mean_file_crop", "png", "jpg", "leveldb"]
+)
 def test_the_data_layer_hands_out_what_caffe_did(name, monkeypatch):
     if name in ("png", "jpg"):
         pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'images')")
+    if name == "leveldb":
+        try:
+            load_plyvel()
+        except MissingDependencyError:
+            pytest.skip("no plyvel is installed (the extra 'leveldb')")
     monkeypatch.chdir(DATA / "images")
     (parameter,) = text_format.Parse((GOLDEN / "data" / f"{name}.prototxt").read_text(), NetParameter()).layer
     run = set_up(parameter, TEST)

@@ -95,7 +95,7 @@ def test_global_pooling_follows_the_image() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("pool: STOCHASTIC kernel_size: 2", "STOCHASTIC is not supported"),
+        ("pool: STOCHASTIC kernel_size: 2 pad: 1", r"STOCHASTIC takes pad 0; given is \(1, 1\)"),
         ("pool: MAX", "give kernel_size, or both"),
         ("kernel_size: 2 kernel_h: 2", "give kernel_size, or both"),
         ("kernel_h: 2", "give kernel_size, or both"),
@@ -119,5 +119,6 @@ def test_refuses(settings: str, message: str) -> None:
 def test_refuses_other_axes_and_a_mask_of_averages() -> None:
     with pytest.raises(ShapeMismatchError, match=r"\(2, 3, 4\).*4 axes"):
         set_up_layer(layer("kernel_size: 2"), [np.zeros((2, 3, 4))])
-    with pytest.raises(LayerError, match="only pool: MAX has a second top"):
-        set_up_layer(layer("pool: AVE kernel_size: 2"), [np.zeros((1, 1, 4, 4))], top_count=2)
+    for method in ("AVE", "STOCHASTIC"):
+        with pytest.raises(LayerError, match="only pool: MAX has a second top"):
+            set_up_layer(layer(f"pool: {method} kernel_size: 2"), [np.zeros((1, 1, 4, 4))], top_count=2)

@@ -71,7 +71,9 @@ def test_sharing_needs_equal_shapes_or_permissive_and_equal_counts() -> None:
         shared(count=5)
     with pytest.raises(ShapeMismatchError, match="share_mode: PERMISSIVE asks only for equal counts"):
         shared('param { name: "bias" }')
-    with pytest.raises(ShapeMismatchError, match=r"'bias' has shape \(3, 3\) here and \(3,\) in layer 'a', which it is shared with$"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"'bias' has shape \(3, 3\) here and \(3,\) in layer 'a', which it is shared with$"
+    ):
         shared('param { name: "bias" share_mode: PERMISSIVE }')
     permissive = inner_product("b", "a9", "b", 3, 'param { name: "w" share_mode: PERMISSIVE }')
     net = build(DATA, inner_product("a", "data", "a9", 9, 'param { name: "w" }'), permissive)

@@ -36,7 +36,9 @@ def test_weights_of_another_shape_are_refused_before_anything_is_copied() -> Non
     source = build(DATA, inner_product("a", "data", "a"), inner_product("b", "a", "b", 5), seed=1)
     target = build(DATA, inner_product("a", "data", "a"), inner_product("b", "a", "b", 2), seed=2)
     before = target.parameters.data.host().copy()
-    with pytest.raises(ShapeMismatchError, match=r"layer 'b' \(InnerProduct\): parameter 0 has shape \(2, 4\) in the net and \(5, 4\)"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"layer 'b' \(InnerProduct\): parameter 0 has shape \(2, 4\) in the net and \(5, 4\)"
+    ):
         target.copy_trained_layers_from(source.to_proto())
     np.testing.assert_array_equal(target.parameters.data.host(), before)
 
@@ -82,7 +84,9 @@ def test_arrays_go_in_and_come_out_by_name() -> None:
     expected = np.ones((2, 3)) @ net.params["a"][0].data.T + net.params["a"][1].data
     np.testing.assert_allclose(out["a"], expected, rtol=1e-6)
     assert list(net.forward(end="a")) == ["a"]
-    with pytest.raises(ShapeMismatchError, match=r"blob 'data' has shape \(2, 3\); the array given for its data has \(5, 3\)"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"blob 'data' has shape \(2, 3\); the array given for its data has \(5, 3\)"
+    ):
         net.forward(data=np.ones((5, 3)))
     with pytest.raises(NetError, match="no layer 'nobody'"):
         net.forward(start="nobody")

@@ -1,0 +1,114 @@
+"""Where records come from: databases of Datums and lists of image files, read one record at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from paratrain.data import images
+from paratrain.data.database import Database, describe_record
+from paratrain.data.datum import datum_to_array, parse_datum
+from paratrain.errors import DataError
+
+__all__ = ["DatumSource", "ImageListSource", "RecordSource"]
+
+Array = npt.NDArray[Any]
+
+
+class RecordSource(Protocol):
+    """Labelled images in a fixed order, numbered from 0; for one thread at a time."""
+
+    def __len__(self) -> int: ...
+    def read(self, record: int) -> tuple[Array, int]:
+        """Return pixels, (C, H, W) uint8 or float32, and label. Raises DataError, which names the record."""
+
+    def describe(self, record: int) -> str:
+        """Name a record in a message."""
+
+    def close(self) -> None:
+        """Free files; a second call does nothing."""
+
+
+class DatumSource:
+    """The Datums of a database, which it owns. ``color`` says how compressed images are decoded (datum_to_array)."""
+
+    def __init__(self, database: Database, color: bool | None = None) -> None:
+        self._database = database
+        self._color = color
+
+    def __len__(self) -> int:
+        return len(self._database)
+
+    def read(self, record: int) -> tuple[Array, int]:
+        value = self._database.get(record)
+        try:
+            datum = parse_datum(value)
+            return datum_to_array(datum, self._color), datum.label
+        except DataError as error:
+            raise DataError(f"{self.describe(record)}: {error}") from None
+
+    def describe(self, record: int) -> str:
+        return describe_record(self._database, record)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class ImageListSource:
+    """The images that a text file lists: on each line the path of one, white space and its label, an integer.
+
+    Paths may hold spaces; ``root_folder`` is put in front of them. Images are decoded to 3 channels, or to 1 where
+    ``color`` is False, and resized to ``size``, (height, width), if it is given. Empty lines are skipped. The images
+    themselves are looked for when they are read. Raises DataError, naming file and line, for a line that is not so.
+    """
+
+    def __init__(
+        self, path: str, *, root_folder: str = "", color: bool = True, size: tuple[int, int] | None = None
+    ) -> None:
+        self.path = path
+        self._root_folder = root_folder
+        self._color = color
+        self._size = size
+        self._images: list[tuple[str, int, int]] = []  # path, label, line
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise DataError(
+                f"{path}: the list of images cannot be read ({error.strerror}; looked up from {Path.cwd()})"
+            ) from None
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                self._images.append((*self._parse(line, number), number))
+        if not self._images:
+            raise DataError(f"{path}: the list of images is empty; expected lines like 'cat.jpg 0'")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, record: int) -> tuple[Array, int]:
+        name, label, _ = self._images[record]
+        try:
+            pixels = images.decode(images.read_image_file(name, self._root_folder), color=self._color)
+        except DataError as error:
+            raise DataError(f"{self.describe(record)}: {error}") from None
+        return images.resize(pixels, *self._size) if self._size else pixels, label
+
+    def describe(self, record: int) -> str:
+        name, _, line = self._images[record]
+        return f"{self.path}:{line} ('{name}')"
+
+    def close(self) -> None:
+        """Nothing: no file stays open."""
+
+    def _parse(self, line: str, number: int) -> tuple[str, int]:
+        fields = line.rsplit(None, 1)
+        try:
+            name, label = fields
+            return name, int(label)
+        except ValueError:
+            found = line if len(line) <= 80 else f"{line[:80]}..."
+            raise DataError(
+                f"{self.path}:{number}: expected the path of an image, a space and a label, an integer, found '{found}'"
+            ) from None

@@ -1,0 +1,212 @@
+"""Batches of windows cut out of images, warped to one size: the training data of R-CNN (Girshick et al., 2014)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.data import images
+from paratrain.data.sharding import ShardedReader
+from paratrain.data.window_file import WindowFile, Windows
+from paratrain.errors import DataError
+from paratrain.random import hash_key, uniform_at, uniform_double_at
+
+__all__ = ["WindowCrop", "WindowLoader", "warped_region"]
+
+Array = npt.NDArray[Any]
+Box = tuple[int, int, int, int]
+_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class WindowCrop:
+    """How a window becomes an image of ``size`` x ``size``."""
+
+    size: int
+    context_pad: int = 0
+    """Pixels of surroundings on each side of the window, counted after warping."""
+    square: bool = False
+    """Cut out the smallest square around the window instead of squeezing the window."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """The pixels of an image that are cut out, and where they go."""
+
+    box: Box
+    """x1, y1, x2, y2, inclusive, within the image."""
+    height: int
+    """What the pixels are resized to, within the crop."""
+    width: int
+    top: int
+    left: int
+
+
+def warped_region(crop: WindowCrop, box: Box, height: int, width: int, mirror: bool = False) -> Region | None:
+    """Return what is cut out of a (height, width) image for the window ``box`` (x1, y1, x2, y2, inclusive).
+
+    Without context and square it is the window, resized to the crop. Else the window, made square if so wished, is
+    enlarged about its middle by size / (size - 2 context_pad), and resized so that this region fills the crop; of it,
+    only what lies within the image is there, and with ``mirror`` the missing margins change sides. All this is worked
+    out and rounded as Caffe does, in float32. None where nothing of the image is left.
+
+    Raises DataError if the window leaves the image and nothing is put around it.
+    """
+    x1, y1, x2, y2 = box
+    if not (crop.context_pad or crop.square):
+        if x1 < 0 or y1 < 0 or x2 >= width or y2 >= height:
+            raise DataError(f"the window {x1} {y1} {x2} {y2} leaves the image, {height} x {width} (height x width)")
+        return Region(box, crop.size, crop.size, 0, 0)
+    enlarge = np.float32(crop.size) / np.float32(crop.size - 2 * crop.context_pad)
+    half_width, half_height = np.float32(x2 - x1 + 1) / np.float32(2), np.float32(y2 - y1 + 1) / np.float32(2)
+    middle_x, middle_y = np.float32(x1) + half_width, np.float32(y1) + half_height
+    if crop.square:
+        half_width = half_height = max(half_width, half_height)
+    columns = _clip(_round(middle_x - half_width * enlarge), _round(middle_x + half_width * enlarge), width, crop.size)
+    rows = _clip(_round(middle_y - half_height * enlarge), _round(middle_y + half_height * enlarge), height, crop.size)
+    left = columns.after if mirror else columns.before
+    warped_width, warped_height = min(columns.count, crop.size - left), min(rows.count, crop.size - rows.before)
+    if columns.last < columns.first or rows.last < rows.first or warped_width <= 0 or warped_height <= 0:
+        return None
+    return Region((columns.first, rows.first, columns.last, rows.last), warped_height, warped_width, rows.before, left)
+
+
+@dataclass(frozen=True)
+class _Clipped:
+    """One axis of a region: its pixels within the image, and in the crop their count and those missing on both sides."""
+
+    first: int
+    last: int
+    count: int
+    before: int
+    after: int
+
+
+def _clip(first: int, last: int, size: int, crop_size: int) -> _Clipped:
+    missing_before, missing_after = max(0, -first), max(0, last - size + 1)
+    scale = np.float32(crop_size) / np.float32(last - first + 1)
+    inside = last - missing_after - (first + missing_before) + 1
+    count, before, after = (_round(np.float32(pixels) * scale) for pixels in (inside, missing_before, missing_after))
+    return _Clipped(first + missing_before, last - missing_after, count, before, after)
+
+
+def _round(value: Any) -> int:
+    """To the nearest integer, halves away from 0, as C's round."""
+    return int(math.copysign(math.floor(abs(float(value)) + 0.5), float(value)))
+
+
+class WindowLoader:
+    """Fills batches with windows drawn by chance, with replacement: background first, then foreground.
+
+    Of N images int(N ``fg_fraction``) are foreground. Each is cut out (:func:`warped_region`), warped, with ``mirror``
+    turned left to right by chance, and becomes ``(pixel - mean) * scale``; where the image leaves off, the crop is 0.
+    ``mean`` is a (C, H, W) image, of which a window is taken ``(W - size) // 2`` from its top and left, or (C, 1, 1).
+
+    Draws depend on (seed, name of the layer, position of the sample), the positions of the ranks being dealt out by
+    ``reader``. With ``cache`` the compressed images are kept in memory once they have been read. It is a
+    :class:`paratrain.data.BatchLoader`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        windows: WindowFile,
+        reader: ShardedReader,
+        crop: WindowCrop,
+        *,
+        fg_fraction: float = 0.25,
+        mirror: bool = False,
+        mean: Array | None = None,
+        scale: float = 1.0,
+        root_folder: str = "",
+        cache: bool = False,
+        seed: int = 0,
+        layer_name: str = "",
+    ) -> None:
+        self.image_shape = (_CHANNELS, crop.size, crop.size)
+        self._path = path
+        self._windows = windows
+        self._reader = reader
+        self._crop = crop
+        self._fg_fraction = np.float32(fg_fraction)
+        self._mirror = mirror
+        self._mean = None if mean is None else self._fit_mean(mean)
+        self._scale = np.float32(scale)
+        self._root_folder = root_folder
+        self._cached: dict[int, bytes] | None = {} if cache else None
+        self._keys = {what: hash_key(seed, "window", layer_name, what) for what in ("window", "mirror")}
+
+    def counts(self, batch_size: int) -> tuple[int, int]:
+        """How many of a batch are background and foreground. Raises DataError where the file has none of a kind needed."""
+        foreground = int(np.float32(batch_size) * self._fg_fraction)
+        counts = (batch_size - foreground, foreground)
+        kinds = ((self._windows.background, "background", "bg"), (self._windows.foreground, "foreground", "fg"))
+        for count, (windows, kind, prefix) in zip(counts, kinds, strict=True):
+            if count and not len(windows):
+                raise DataError(
+                    f"{self._path}: {count} of a batch of {batch_size} should be {kind}, and no window is, going by "
+                    f"{prefix}_threshold; change that, or fg_fraction"
+                )
+        return counts
+
+    def fill(self, batch: int, data: Array, labels: Array) -> None:
+        positions = self._reader.positions(batch, len(data))
+        drawn = uniform_double_at(self._keys["window"], positions)
+        mirrored = uniform_at(self._keys["mirror"], positions) < 0.5
+        background_count, _ = self.counts(len(data))
+        for i, mirror in enumerate((mirrored & self._mirror).tolist()):
+            windows = self._windows.background if i < background_count else self._windows.foreground
+            index = int(drawn[i] * len(windows))
+            labels[i] = windows.label[index]
+            try:
+                self._cut_out(windows, index, mirror, data[i])
+            except DataError as error:
+                path = self._windows.paths[windows.image[index]]
+                raise DataError(f"{self._path}:{windows.line[index]} ('{path}'): {error}") from None
+
+    def close(self) -> None:
+        """Forget the cached images."""
+        self._cached = None
+
+    def _cut_out(self, windows: Windows, index: int, mirror: bool, out: Array) -> None:
+        """Write one window to ``out`` (C, size, size)."""
+        image = images.decode(self._encoded(int(windows.image[index])), color=True)
+        x1, y1, x2, y2 = windows.box[index].tolist()
+        out[...] = 0
+        region = warped_region(self._crop, (x1, y1, x2, y2), image.shape[1], image.shape[2], mirror)
+        if region is None:
+            return
+        x1, y1, x2, y2 = region.box
+        warped = images.resize(image[:, y1 : y2 + 1, x1 : x2 + 1], region.height, region.width)
+        place = np.s_[:, region.top : region.top + region.height, region.left : region.left + region.width]
+        target = out[place]
+        target[...] = warped[:, :, ::-1] if mirror else warped
+        if self._mean is not None:
+            target -= self._mean[place] if self._mean.shape[1:] != (1, 1) else self._mean
+        if self._scale != 1:
+            target *= self._scale
+
+    def _encoded(self, image: int) -> bytes:
+        encoded = None if self._cached is None else self._cached.get(image)
+        if encoded is None:
+            encoded = images.read_image_file(self._windows.paths[image], self._root_folder)
+            if self._cached is not None:
+                self._cached[image] = encoded
+        return encoded
+
+    def _fit_mean(self, mean: Array) -> Array:
+        """The part of the mean that is subtracted from a crop."""
+        channels, height, width = mean.shape
+        if (height, width) == (1, 1) and channels in (1, _CHANNELS):
+            return mean
+        offset, size = (width - self._crop.size) // 2, self._crop.size
+        if channels != _CHANNELS or offset < 0 or offset + size > height:
+            raise DataError(
+                f"the mean has the shape {mean.shape} (C, H, W); of crops of {size} x {size} with {_CHANNELS} channels "
+                "it cannot be subtracted"
+            )
+        return mean[:, offset : offset + size, offset : offset + size]

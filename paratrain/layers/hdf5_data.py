@@ -1,0 +1,80 @@
+"""HDF5Data: batches of rows from HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paratrain.blob import Blob
+from paratrain.data.hdf5_records import Hdf5Records
+from paratrain.data.sharding import ShardedReader
+from paratrain.errors import DataError
+from paratrain.layers.base import Layer, register_layer
+from paratrain.proto import TEST
+
+__all__ = ["HDF5DataLayer"]
+
+
+@register_layer("HDF5Data")
+class HDF5DataLayer(Layer):
+    """Each top is a batch (batch_size, ...) of the dataset of its name, as floats, in the files that ``source`` lists.
+
+    In TRAIN the ranks take turns over the rows (see :class:`paratrain.data.ShardedReader`); in TEST every net reads all of
+    them, as in Caffe. With ``shuffle`` each epoch has another order of the files and of the rows within each, the same on
+    every number of ranks. A ``transform_param`` is refused, as in Caffe.
+
+    Raises DataError that names the layer, for files that are missing or do not fit.
+    """
+
+    bottom_range = (0, 0)
+    top_range = (1, None)
+    is_data = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        parameter, context = self.parameter.hdf5_data_param, self.context
+        if self.parameter.HasField("transform_param"):
+            raise self.error("does not transform data; remove transform_param")
+        if parameter.batch_size == 0:
+            raise self.error("hdf5_data_param has no batch_size")
+        self._batch_size = parameter.batch_size
+        self._batch = 0
+        names = list(self.parameter.top)[: len(top)]
+        rank, size = (0, 1) if context.phase == TEST else (context.rank, context.size)
+        try:
+            self._records = Hdf5Records(
+                parameter.source,
+                names,
+                context.dtype,
+                shuffle=parameter.shuffle,
+                seed=context.seed,
+                layer_name=self.name,
+            )
+        except DataError as error:
+            raise self._named(error) from error
+        self._reader = ShardedReader(self._records.count, rank, size)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for blob, shape in zip(top, self._records.row_shapes, strict=True):
+            blob.reshape(self._batch_size, *shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        positions = self._reader.positions(self._batch, self._batch_size)
+        try:
+            self._records.read(positions, [blob.write_data(None) for blob in top])
+        except DataError as error:
+            raise self._named(error) from error
+        self._batch += 1
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Nothing: data has no gradient."""
+
+    @property
+    def next_batch(self) -> int:
+        """How many batches have been handed out: the number of the next one."""
+        return self._batch
+
+    def seek(self, batch: int) -> None:
+        """Go on with batch number ``batch`` of this rank, as if those before had been handed out: for resumed runs."""
+        self._batch = batch
+
+    def _named(self, error: DataError) -> DataError:
+        return DataError(f"layer '{self.name}' ({self.parameter.type}): {error}")

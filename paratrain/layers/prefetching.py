@@ -1,0 +1,122 @@
+"""What layers have in common that read batches ahead of time, in a thread."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.blob import Blob, SyncedMemory
+from paratrain.blob.limits import check_bytes
+from paratrain.data.loader import BatchLoader
+from paratrain.data.prefetch import Prefetcher, RingMemory
+from paratrain.errors import DataError
+from paratrain.layers.base import Layer
+from paratrain.proto import TEST
+
+__all__ = ["PrefetchingLayer"]
+
+
+class PrefetchingLayer(Layer):
+    """Tops: images (N, C, H, W) and labels (N,), N being this rank's batch. Subclasses say what they are read from.
+
+    ``data_param.prefetch`` batches are kept in memory, filled by a thread; the tops show them without a copy, so their
+    arrays change with every forward pass. DataErrors name the layer: what is wrong with the source as a whole is
+    raised when the layer is set up, what is wrong with a record in the ``forward`` that would have used it.
+    """
+
+    bottom_range = (0, 0)
+    top_range = (2, 2)
+    is_data = True
+
+    # -- for subclasses ------------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def batch_size(self) -> int:
+        """N, as the prototxt gives it."""
+
+    @abc.abstractmethod
+    def open_loader(self) -> BatchLoader:
+        """Return what fills this rank's batches; called once. Raises DataError, which need not name the layer."""
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(rank, size): in TRAIN the ranks take turns over the records; in TEST every net reads all, as in Caffe."""
+        return (0, 1) if self.context.phase == TEST else (self.context.rank, self.context.size)
+
+    # -- for nets ------------------------------------------------------------------------------------------------
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        context = self.context
+        if self.batch_size == 0:
+            raise self.error("there is no batch_size")
+        with self._named():
+            loader = self.open_loader()
+        self._shapes = ((self.batch_size, *loader.image_shape), (self.batch_size,))
+        for blob, shape in zip(top, self._shapes, strict=False):
+            blob.reshape(*shape)
+        if context.shapes_only:
+            loader.close()
+            return
+        dtype = np.dtype(context.dtype)
+        place_count = max(1, self.parameter.data_param.prefetch)
+        image_bytes = math.prod(self._shapes[0]) * dtype.itemsize
+        check_bytes(place_count * image_bytes, f"{place_count} batches of the shape {self._shapes[0]}")
+        arrays = [[np.zeros(shape, dtype) for _ in range(place_count)] for shape in self._shapes]
+        self._places = list(zip(*arrays, strict=True))
+        self._memories = [RingMemory([_memory(array) for array in column]) for column in arrays]
+        self._prefetcher = Prefetcher(loader.fill, self._places, loader.close)
+        for blob, memory in zip(top, self._memories, strict=False):
+            blob.use_memory(data=memory)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for blob, shape in zip(top, self._shapes, strict=False):
+            blob.reshape(*shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        with self._named():
+            place = self._prefetcher.get()
+        for blob, memory, array in zip(top, self._memories, self._places[place], strict=False):
+            memory.show(place)
+            if blob.data_memory is not memory:  # the net has moved the top elsewhere
+                blob.write_data(None)[...] = array
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Nothing: images have no gradient."""
+
+    def close(self) -> None:
+        """End the thread and close the source; the tops keep the last batch."""
+        if hasattr(self, "_prefetcher"):
+            self._prefetcher.close()
+
+    @property
+    def next_batch(self) -> int:
+        """How many batches have been handed out since the start of training: the number of the next one."""
+        return self._prefetcher.next_batch
+
+    def seek(self, batch: int) -> None:
+        """Go on with batch number ``batch`` of this rank, as if those before had been handed out: for resumed runs."""
+        with self._named():
+            self._prefetcher.seek(batch)
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds spent so far waiting for batches that were not ready."""
+        return self._prefetcher.wait_s
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"layer '{self.name}' ({self.parameter.type}): {error}") from error
+
+
+def _memory(array: npt.NDArray[Any]) -> SyncedMemory:
+    return SyncedMemory(array.size, array.dtype, host=array.reshape(-1))

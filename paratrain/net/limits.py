@@ -1,0 +1,40 @@
+"""Nets that are too large are refused while they are read, before memory is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paratrain.blob.limits import check_bytes, format_bytes
+from paratrain.errors import NetError
+from paratrain.proto import NetParameter
+from paratrain.proto.limits import LARGEST_LAYER_COUNT
+
+if TYPE_CHECKING:
+    from paratrain.net.net import Net
+
+__all__ = ["check_layer_count", "check_memory"]
+
+
+def check_layer_count(parameter: NetParameter) -> None:
+    """Raise NetError for more than LARGEST_LAYER_COUNT layers."""
+    if len(parameter.layer) > LARGEST_LAYER_COUNT:
+        raise NetError(
+            f"network '{parameter.name}' has {len(parameter.layer):,} layers; paratrain takes at most {LARGEST_LAYER_COUNT:,}"
+        )
+
+
+def check_memory(net: Net) -> None:
+    """Raise NetError where the data of all blobs, or the parameters with their gradients, do not fit into the memory left.
+
+    Memory that blobs share counts once.
+    """
+    data = {id(blob.data_memory): blob for tops in net.tops for blob in tops}
+    sizes = {id(blob): blob.count * blob.dtype.itemsize for blob in data.values()}
+    names = {id(blob): name for name, blob in net.blobs.items()}
+    largest = max(data.values(), key=lambda blob: blob.count, default=None)
+    hint = f" (the largest: '{names.get(id(largest), '')}' {largest.shape})" if largest is not None else ""
+    check_bytes(sum(sizes.values()), f"the data of the {len(sizes)} blobs of network '{net.name}'{hint}")
+    # The values lie there already, scattered; training moves them to one array and adds another for the gradients.
+    parameter_bytes = sum(entry.blob.count * entry.blob.dtype.itemsize for entry in net.parameters.entries)
+    copies = "the parameters of network '{}', {} each of values and gradients,"
+    check_bytes(2 * parameter_bytes, copies.format(net.name, format_bytes(parameter_bytes)))
