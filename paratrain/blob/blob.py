@@ -41,6 +41,7 @@ class Blob:
         count = check_count(new_shape)
         if not hasattr(self, "_data") or count > self._data.count:
             self._data: Memory = SyncedMemory(count, self._dtype)
+        if not hasattr(self, "_diff") or count > self._diff.count:
             self._diff: Memory = SyncedMemory(count, self._dtype)
         self._shape, self._count = new_shape, count
 

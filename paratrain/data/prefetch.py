@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-import numpy.typing as npt
-
 from paratrain.blob.synced_memory import Device, Head, HostArray, SyncedMemory
 from paratrain.errors import DataError
 
 __all__ = ["Prefetcher", "RingMemory"]
 
-Arrays = tuple[npt.NDArray[Any], ...]
+Slot = tuple[Any, ...]
 Fill = Callable[..., None]
 
 # Longer than reading one batch takes; a thread that hangs in a dead file system is left behind.
@@ -26,14 +24,14 @@ _JOIN_S = 10.0
 class Prefetcher:
     """Calls ``fill(batch, *slots[i])`` for batch 0, 1, 2 ... ahead of the consumer, who takes them in that order.
 
-    ``slots`` are the arrays of each place in the ring, owned by the caller. ``get`` lends one place out: it is filled
+    ``slots`` say where batches go, such as the arrays of each place in the ring, owned by the caller. ``get`` lends one place out: it is filled
     again after the next ``get``. The thread starts at the first ``get`` and ends with ``close``, when the prefetcher
     is garbage-collected, and when the interpreter exits; then ``on_close`` is called, once, to free what ``fill``
     reads from. What ``fill`` raises is raised by the ``get`` that would have returned its batch, and by all later
     ones.
     """
 
-    def __init__(self, fill: Fill, slots: Sequence[Arrays], on_close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, fill: Fill, slots: Sequence[Slot], on_close: Callable[[], None] = lambda: None) -> None:
         assert slots
         self._fill = fill
         self._slots = slots
@@ -90,7 +88,7 @@ class Prefetcher:
 class _Worker(threading.Thread):
     """Fills free slots in turn until it is stopped or ``fill`` raises."""
 
-    def __init__(self, fill: Fill, slots: Sequence[Arrays], free: Sequence[int], first_batch: int) -> None:
+    def __init__(self, fill: Fill, slots: Sequence[Slot], free: Sequence[int], first_batch: int) -> None:
         super().__init__(name="paratrain-prefetch", daemon=True)
         self.free: SimpleQueue[int] = SimpleQueue()
         self.ready: SimpleQueue[int | BaseException] = SimpleQueue()
@@ -137,8 +135,12 @@ class RingMemory:
     """
 
     def __init__(self, places: Sequence[SyncedMemory]) -> None:
-        self._places = places
+        self._places = list(places)
         self._current = places[0]
+
+    def replace(self, place: int, memory: SyncedMemory) -> None:
+        """Put other memory, perhaps of another size, into a place that is not shown now."""
+        self._places[place] = memory
 
     def show(self, place: int) -> None:
         """Turn to a place, whose host array has been written."""

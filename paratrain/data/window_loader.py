@@ -153,6 +153,9 @@ class WindowLoader:
                 )
         return counts
 
+    def shape_of(self, batch: int) -> tuple[int, int, int]:
+        return self.image_shape
+
     def fill(self, batch: int, data: Array, labels: Array) -> None:
         positions = self._reader.positions(batch, len(data))
         drawn = uniform_double_at(self._keys["window"], positions)

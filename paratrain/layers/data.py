@@ -43,4 +43,4 @@ class DataLayer(PrefetchingLayer):
         transformer = Transformer(transform, context.phase, context.seed, self.name)
         database = open_database(data.source, data.backend)
         reader = ShardedReader(len(database), *self.share, first_position(data.rand_skip, context.seed, self.name))
-        return RecordLoader(DatumSource(database, transformer.color), reader, transformer)
+        return RecordLoader(DatumSource(database, transformer.color), reader, transformer, self.batch_size)

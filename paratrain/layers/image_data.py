@@ -46,4 +46,4 @@ class ImageDataLayer(PrefetchingLayer):
         first = first_position(images.rand_skip, context.seed, self.name)
         share = (len(source), *self.share, first)
         reader = ShuffledReader(*share, context.seed, self.name) if images.shuffle else ShardedReader(*share)
-        return RecordLoader(source, reader, transformer)
+        return RecordLoader(source, reader, transformer, self.batch_size)

@@ -58,9 +58,8 @@ class PrefetchingLayer(Layer):
             raise self.error("there is no batch_size")
         with self._named():
             loader = self.open_loader()
-        self._shapes = ((self.batch_size, *loader.image_shape), (self.batch_size,))
-        for blob, shape in zip(top, self._shapes, strict=False):
-            blob.reshape(*shape)
+        self._shapes: tuple[tuple[int, ...], ...] = ((self.batch_size, *loader.image_shape), (self.batch_size,))
+        self.reshape(bottom, top)
         if context.shapes_only:
             loader.close()
             return
@@ -68,11 +67,9 @@ class PrefetchingLayer(Layer):
         place_count = max(1, self.parameter.data_param.prefetch)
         image_bytes = math.prod(self._shapes[0]) * dtype.itemsize
         check_bytes(place_count * image_bytes, f"{place_count} batches of the shape {self._shapes[0]}")
-        arrays = [[np.zeros(shape, dtype) for _ in range(place_count)] for shape in self._shapes]
-        self._places = list(zip(*arrays, strict=True))
-        self._memories = [RingMemory([_memory(array) for array in column]) for column in arrays]
-        self._prefetcher = Prefetcher(loader.fill, self._places, loader.close)
-        for blob, memory in zip(top, self._memories, strict=False):
+        self._ring = _Ring(loader, self._shapes, dtype, place_count)
+        self._prefetcher = Prefetcher(self._ring.fill, [(place,) for place in range(place_count)], loader.close)
+        for blob, memory in zip(top, self._ring.memories, strict=False):
             blob.use_memory(data=memory)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -82,8 +79,12 @@ class PrefetchingLayer(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         with self._named():
             place = self._prefetcher.get()
-        for blob, memory, array in zip(top, self._memories, self._places[place], strict=False):
+        arrays = self._ring.places[place]
+        self._shapes = tuple(array.shape for array in arrays)
+        for blob, memory, array in zip(top, self._ring.memories, arrays, strict=False):
             memory.show(place)
+            if blob.shape != array.shape:
+                blob.reshape(*array.shape)
             if blob.data_memory is not memory:  # the net has moved the top elsewhere
                 blob.write_data(None)[...] = array
 
@@ -116,6 +117,26 @@ class PrefetchingLayer(Layer):
             yield
         except DataError as error:
             raise DataError(f"layer '{self.name}' ({self.parameter.type}): {error}") from error
+
+
+class _Ring:
+    """The arrays of every place, and the memories that show them: images first, then labels."""
+
+    def __init__(
+        self, loader: BatchLoader, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype[Any], place_count: int
+    ) -> None:
+        self._loader = loader
+        self.places = [[np.zeros(shape, dtype) for shape in shapes] for _ in range(place_count)]
+        self.memories = [RingMemory([_memory(array) for array in column]) for column in zip(*self.places, strict=True)]
+
+    def fill(self, batch: int, place: int) -> None:
+        """Read batch number ``batch`` into a place, which takes the shape of its images."""
+        arrays = self.places[place]
+        shape = (len(arrays[0]), *self._loader.shape_of(batch))
+        if arrays[0].shape != shape:
+            arrays[0] = np.zeros(shape, arrays[0].dtype)
+            self.memories[0].replace(place, _memory(arrays[0]))
+        self._loader.fill(batch, *arrays)
 
 
 def _memory(array: npt.NDArray[Any]) -> SyncedMemory:

@@ -27,10 +27,11 @@ def database_of(path, values):
     return str(path)
 
 
-def loader_of(path, rank=0, size=1, **fields):
+def loader_of(path, rank=0, size=1, batch_size=2, **fields):
     database = open_database(path, DataParameter.LMDB)
     transformer = Transformer(TransformationParameter(**fields), TRAIN, 7, "data")
-    return RecordLoader(DatumSource(database, transformer.color), ShardedReader(len(database), rank, size), transformer)
+    reader = ShardedReader(len(database), rank, size)
+    return RecordLoader(DatumSource(database, transformer.color), reader, transformer, batch_size)
 
 
 def batches(loader, batch_size, count):

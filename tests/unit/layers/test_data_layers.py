@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 
@@ -18,6 +19,7 @@ from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter
 from tests.gradient_check import set_up_layer
 from tests.paths import DATA, GOLDEN
+from tests.unit.net.build import build
 
 
 def set_up(text, phase=TRAIN, **context):
@@ -27,6 +29,45 @@ def set_up(text, phase=TRAIN, **context):
 
 
 # -- Data
+
+
+def test_batches_of_one_image_take_its_size(tmp_path):
+    """Nets of convolutions only are fed one image at a time, each of its own size."""
+    random = np.random.default_rng(3)
+    images = [random.integers(0, 256, (2, h, w), np.uint8) for h, w in [(4, 5), (7, 6), (3, 3), (7, 6), (9, 2)]]
+    with LmdbWriter(tmp_path / "db") as database:
+        for i, image in enumerate(images):
+            database.put(b"%08d" % i, array_to_datum(image, i).SerializeToString())
+    text = f"""force_backward: true
+        layer {{ name: "data" type: "Data" top: "data" top: "label"
+                data_param {{ source: "{tmp_path / "db"}" batch_size: 1 backend: LMDB prefetch: 3 }} }}
+        layer {{ name: "flat" type: "Flatten" bottom: "data" top: "flat" }}
+        layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+                convolution_param {{ num_output: 1 kernel_size: 2 weight_filler {{ value: 1 }} }} }}"""
+    with contextlib.closing(build(text)) as net:
+        for i in range(2 * len(images)):
+            image = images[i % len(images)].astype(np.float32)
+            out = net.forward()
+            np.testing.assert_array_equal(net.blobs["data"].data[0], image)
+            np.testing.assert_array_equal(out["flat"][0], image.reshape(-1))
+            np.testing.assert_array_equal(out["label"], [i % len(images)])
+            windows = np.lib.stride_tricks.sliding_window_view(image, (2, 2), axis=(1, 2))
+            np.testing.assert_allclose(out["conv"][0, 0], windows.sum(axis=(0, 3, 4)), rtol=1e-6)
+            net.blobs["conv"].diff[...] = 1
+            net.backward()
+            assert net.blobs["data"].diff.shape == (1, *image.shape)
+
+
+def test_larger_batches_need_one_size(tmp_path):
+    with LmdbWriter(tmp_path / "db") as database:
+        for i, shape in enumerate([(1, 2, 2), (1, 2, 3)]):
+            database.put(b"%08d" % i, array_to_datum(np.zeros(shape, np.uint8), i).SerializeToString())
+    run = set_up(f'type: "Data" top: "x" data_param {{ source: "{tmp_path / "db"}" batch_size: 2 backend: LMDB }}')
+    with pytest.raises(
+        DataError, match=r"all images must have the same size, be cropped to it .* or come one at a time"
+    ):
+        run.forward()
+    run.layer.close()
 
 
 @pytest.mark.parametrize(
