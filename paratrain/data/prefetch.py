@@ -24,11 +24,11 @@ _JOIN_S = 10.0
 class Prefetcher:
     """Calls ``fill(batch, *slots[i])`` for batch 0, 1, 2 ... ahead of the consumer, who takes them in that order.
 
-    ``slots`` say where batches go, such as the arrays of each place in the ring, owned by the caller. ``get`` lends one place out: it is filled
-    again after the next ``get``. The thread starts at the first ``get`` and ends with ``close``, when the prefetcher
-    is garbage-collected, and when the interpreter exits; then ``on_close`` is called, once, to free what ``fill``
-    reads from. What ``fill`` raises is raised by the ``get`` that would have returned its batch, and by all later
-    ones.
+    ``slots`` say where batches go, such as the arrays of each place in the ring, owned by the caller. ``get`` lends one
+    place out: it is filled again after the next ``get``. The thread starts at the first ``get`` and ends with ``close``,
+    when the prefetcher is garbage-collected, and when the interpreter exits; then ``on_close`` is called, once, to free
+    what ``fill`` reads from. What ``fill`` raises is raised by the ``get`` that would have returned its batch, and by
+    all later ones.
     """
 
     def __init__(self, fill: Fill, slots: Sequence[Slot], on_close: Callable[[], None] = lambda: None) -> None:
