@@ -1,7 +1,8 @@
 """The layers that benchmarks/layers.py times: a prototxt body and the bottoms of each, at sizes of LeNet, CaffeNet and ResNet.
 
 Values of a bottom: "normal"; "positive" from 0.1 to 1; "rows", positive and adding up to 1 along axis 1; "labels K", whole
-numbers below K; "bits"; "ones"; "mask S", the places that a max pooling of S x S windows gives; "regions", of ROIPooling.
+numbers below K; "bits", 0 and 1 in turn; "ones"; "mask S", the places that a max pooling of S x S windows gives; "regions",
+of ROIPooling.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ class Case:
     top_count: int = 0
     """0: the least that the layer makes."""
     backward: bool = True
+    fixed: tuple[int, ...] = ()
+    """Bottoms of numbers that have no gradient all the same: weights of a loss."""
 
     @property
     def name(self) -> str:
@@ -107,11 +110,11 @@ CASES = [
     Case("ContrastiveLoss", "", (((256, 128), "normal"), ((256, 128), "normal"), ((256,), "bits"))),
     _pair("EuclideanLoss", (64, 4096), (64, 4096), "normal"), _pair("FocalLoss", PIXELS, (2, 128, 128), "labels 21"),
     _pair("HingeLoss", SCORES, (64,), "labels 1000"),
-    Case("InfogainLoss", "", (((64, 100), "normal"), ((64,), "labels 100"), ((1, 1, 100, 100), "positive"))),
+    Case("InfogainLoss", "", (((64, 100), "normal"), ((64,), "labels 100"), ((1, 1, 100, 100), "positive")), fixed=(2,)),
     _pair("L1Loss", (64, 4096), (64, 4096), "normal"),
     Case("MultinomialLogisticLoss", "", ((SCORES, "rows"), ((64,), "labels 1000"))),
     _pair("SigmoidCrossEntropyLoss", (64, 4096), (64, 4096), "bits"),
-    Case("SmoothL1Loss", "Faster R-CNN", (((128, 84, 7, 7), "normal"),) * 4),
+    Case("SmoothL1Loss", "Faster R-CNN", (((128, 84, 7, 7), "normal"),) * 4, fixed=(2, 3)),
     Case("SoftmaxWithLoss", "classes", ((SCORES, "normal"), ((64,), "labels 1000"))),
     Case("SoftmaxWithLoss", "pixels", ((PIXELS, "normal"), ((2, 128, 128), "labels 21"))),
 ]  # fmt: skip

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ PEER = REPOSITORY / "benchmarks" / "peers" / "torch_layers.py"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # What one turn of one side measured of a case: forward ms, backward ms, values in the tops.
 Figures = tuple[float, float, int]
+# Values of bottoms that have gradients.
+NUMBERS = ("normal", "positive", "rows")
 
 
 def bottom_values(shape: Sequence[int], kind: str, random: Any) -> Any:
@@ -51,7 +54,7 @@ def bottom_values(shape: Sequence[int], kind: str, random: Any) -> Any:
         "normal": lambda: random.normal(size=shape),
         "positive": lambda: random.random(shape) * 0.9 + 0.1,
         "labels": lambda: random.integers(0, int(argument), shape),
-        "bits": lambda: random.integers(0, 2, shape),
+        "bits": lambda: np.arange(math.prod(shape)).reshape(shape) % 2,
         "ones": lambda: np.ones(shape),
     }
     return makers[name]()
@@ -76,15 +79,13 @@ def time_layer(case: Case, backend_name: str, seconds: float) -> Figures:
         blob = Blob(shape)
         blob.data[...] = bottom_values(shape, kind, random)
         bottoms.append(blob)
-    tops = [Blob() for _ in range(case.top_count or (len(bottoms) if layer.equal_bottom_top_count else layer.top_range[0]))]
+    tops = [
+        Blob() for _ in range(case.top_count or (len(bottoms) if layer.equal_bottom_top_count else layer.top_range[0]))
+    ]
     layer.set_up(bottoms, tops)
     for top in tops:
         top.diff[...] = 1
-    propagate = [kind.split()[0] in ("normal", "positive", "rows") for _, kind in case.bottoms]
-    if case.type == "InfogainLoss":
-        propagate[2] = False
-    elif case.type == "SmoothL1Loss":
-        propagate[2:] = [False, False]
+    propagate = [kind in NUMBERS and index not in case.fixed for index, (_, kind) in enumerate(case.bottoms)]
     times: list[tuple[float, float]] = []
     end: float | None = None
     while end is None or len(times) < 5 or time.perf_counter() < end:
@@ -110,23 +111,31 @@ def run(command: list[str], cases: list[Case]) -> dict[str, Figures]:
     done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return {name: (forward, backward, count) for name, forward, backward, count in map(json.loads, done.stdout.splitlines())}
+    return {
+        name: (forward, backward, count) for name, forward, backward, count in map(json.loads, done.stdout.splitlines())
+    }
 
 
-def rows(cases: list[Case], own: list[dict[str, Figures]], peer: list[dict[str, Figures]]) -> Iterator[tuple[float, str]]:
-    """Yield for each case the ratio of the times (0 where there is no counterpart) and its line of the table."""
-    for case in cases:
-        mine = [statistics.median(turn[case.name][part] for turn in own) for part in (0, 1)]
-        theirs = [statistics.median(turn[case.name][part] for turn in peer if case.name in turn) for part in (0, 1)] if peer and case.name in peer[0] else None  # fmt: skip
-        shapes = ", ".join("x".join(map(str, shape)) for shape, _ in case.bottoms)
-        line = f"| {case.name} | {shapes} | {mine[0]:.2f} | {mine[1]:.2f} |" if case.backward else f"| {case.name} | {shapes} | {mine[0]:.2f} | |"
-        if theirs is None:
-            yield 0.0, line + (" | | |" if peer else "")
-            continue
-        ratio = sum(mine) / sum(theirs)
-        same = "" if own[0][case.name][2] == peer[0][case.name][2] else " (other outputs)"
-        backward = f"{theirs[1]:.2f}" if case.backward else ""
-        yield ratio, f"{line} {theirs[0]:.2f} | {backward} | {ratio:.2f}{same} |"
+def median_times(turns: list[dict[str, Figures]], case: Case) -> list[float]:
+    """Return the case's forward and backward ms."""
+    return [statistics.median(turn[case.name][part] for turn in turns) for part in (0, 1)]
+
+
+def row(case: Case, own: list[dict[str, Figures]], peer: list[dict[str, Figures]]) -> tuple[float, str]:
+    """Return the ratio of the times, 0 where there is no counterpart, and the case's line of the table."""
+    shapes = ", ".join("x".join(map(str, shape)) for shape, _ in case.bottoms)
+    sides = [median_times(own, case)]
+    ratio, note = 0.0, ""
+    if peer and case.name in peer[0]:
+        sides.append(median_times(peer, case))
+        ratio = sum(sides[0]) / sum(sides[1])
+        same = own[0][case.name][2] == peer[0][case.name][2]
+        note = f"{ratio:.2f}{'' if same else ' (other outputs)'}"
+    cells = [
+        text for forward, backward in sides for text in (f"{forward:.2f}", f"{backward:.2f}" if case.backward else "")
+    ]
+    cells += [""] * (4 - len(cells)) if peer else []
+    return ratio, f"| {' | '.join([case.name, shapes, *cells, *([note] if peer else [])])} |"
 
 
 def main() -> None:
@@ -159,10 +168,14 @@ def main() -> None:
 
     lines = [f"# Layers on the backend {options.backend}, one thread, float32", "", describe(), ""]
     if peer:
-        lines += ["| layer | bottoms | forward ms | backward ms | PyTorch forward | backward | ratio |", "|---|---|---|---|---|---|---|"]
+        lines += [
+            "| layer | bottoms | forward ms | backward ms | PyTorch forward | backward | ratio |",
+            f"|{'---|' * 7}",
+        ]
     else:
-        lines += ["| layer | bottoms | forward ms | backward ms |", "|---|---|---|---|"]
-    lines += [line for _, line in sorted(rows(cases, own, peer), key=lambda row: -row[0])]
+        lines += ["| layer | bottoms | forward ms | backward ms |", f"|{'---|' * 4}"]
+    table = [row(case, own, peer) for case in cases]
+    lines += [line for _, line in sorted(table, key=lambda entry: -entry[0])]
     if peer:
         lines += ["", "The ratio is paratrain's forward and backward time by PyTorch's; less than 1 is faster."]
     missing = sorted(set(LAYERS.names()) - {case.type for case in CASES} - LEFT_OUT)

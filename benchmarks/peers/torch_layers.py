@@ -2,12 +2,14 @@
 
     torch_layers.py SECONDS_PER_CASE < cases.json
 
-A case is {"name": "ReLU", "bottoms": [[shape, values], ...], "backward": true}. Prints for each that it knows one line of
-JSON: [name, forward ms, backward ms, values in the outputs]. Forward records the graph; backward gives the gradients by all
-bottoms of numbers and all parameters. Times are the medians over as many runs as fit the seconds.
+A case is {"name": "ReLU", "bottoms": [[shape, values], ...], "backward": true, "fixed": []}. Prints for each that it
+knows one line of JSON: [name, forward ms, backward ms, values in the outputs]. Forward records the graph; backward gives the
+gradients by all bottoms of numbers that are not fixed and by all parameters. Times are the medians over as many runs as fit
+the seconds.
 """
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -28,7 +30,7 @@ def values(shape, kind):
     if name == "labels":
         return torch.randint(int(argument), shape)
     if name == "bits":
-        return torch.randint(2, shape).float()
+        return (torch.arange(math.prod(shape)) % 2).float().reshape(shape)
     if name == "ones":
         return torch.ones(shape)
     if name == "mask":
@@ -60,7 +62,7 @@ def channel(p):
 def region_pool(x, regions):
     corners = (regions[:, 1:] * 0.0625).round().int().tolist()
     cells = []
-    for image, (left, top, right, bottom) in zip(regions[:, 0].int().tolist(), corners):
+    for image, (left, top, right, bottom) in zip(regions[:, 0].int().tolist(), corners, strict=True):
         cells.append(F.adaptive_max_pool2d(x[image, :, top : bottom + 1, left : right + 1], (7, 7)))
     return torch.stack(cells)
 
@@ -141,8 +143,10 @@ CASES = {
     "Deconvolution 4x4, stride 2": module(lambda: nn.ConvTranspose2d(64, 64, 4, 2, 1)),
     "DepthwiseConvolution MobileNet 3x3": module(lambda: nn.Conv2d(128, 128, 3, padding=1, groups=128)),
     "InnerProduct LeNet": module(lambda: nn.Linear(800, 500)), "InnerProduct CaffeNet": module(lambda: nn.Linear(9216, 4096)),
-    "Embed": module(lambda: nn.Embedding(8801, 512)), "Scale": parametric(lambda x, s, b: x * channel(s) + channel(b), (64,), (64,)),
-    "Bias": parametric(lambda x, b: x + channel(b), (64,)), "LSTM": module(LSTM), "RNN": module(RNN), "LSTMUnit": plain(lstm_unit),
+    "Embed": module(lambda: nn.Embedding(8801, 512)),
+    "Scale": parametric(lambda x, s, b: x * channel(s) + channel(b), (64,), (64,)),
+    "Bias": parametric(lambda x, b: x + channel(b), (64,)),
+    "LSTM": module(LSTM), "RNN": module(RNN), "LSTMUnit": plain(lstm_unit),
     "BatchNorm": module(lambda: nn.BatchNorm2d(64, affine=False)), "BN": module(lambda: nn.BatchNorm2d(64)),
     "SyncBN": module(lambda: nn.BatchNorm2d(64)), "MVN": plain(F.instance_norm),
     "LRN across channels": module(lambda: nn.LocalResponseNorm(5, 1e-4, 0.75)),
@@ -150,11 +154,12 @@ CASES = {
     "Normalize SSD": parametric(lambda x, s: F.normalize(x, dim=1) * channel(s), (512,)),
     "Pooling MAX 3x3": plain(lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True)),
     "Pooling AVE 3x3": plain(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True)),
-    "Pooling AVE global": plain(lambda x: F.adaptive_avg_pool2d(x, 1)), "SPP": plain(pyramid), "ROIPooling Fast R-CNN": plain(region_pool),
+    "Pooling AVE global": plain(lambda x: F.adaptive_avg_pool2d(x, 1)), "SPP": plain(pyramid),
+    "ROIPooling Fast R-CNN": plain(region_pool),
     "Softmax classes": plain(lambda x: F.softmax(x, 1)), "Softmax pixels": plain(lambda x: F.softmax(x, 1)),
     "ArgMax": plain(lambda x: x.argmax(1)), "Axpy": plain(lambda a, x, y: a * x + y), "BatchReindex": plain(lambda x, i: x[i]),
     "Concat": plain(lambda a, b: torch.cat([a, b], 1)), "Slice": plain(lambda x: tuple(p.contiguous() for p in x.chunk(2, 1))),
-    "Crop": plain(lambda x, like: x[:, :, 4:60, 4:60].contiguous()), "Filter": plain(lambda x, keep: x[keep != 0]),
+    "Crop": plain(lambda x, _like: x[:, :, 4:60, 4:60].contiguous()), "Filter": plain(lambda x, keep: x[keep != 0]),
     "Im2col": plain(lambda x: F.unfold(x, 3, padding=1)),
     "Interp DeepLab": plain(lambda x: F.interpolate(x, (321, 321), mode="bilinear", align_corners=True)),
     "Permute SSD": plain(lambda x: x.permute(0, 2, 3, 1).contiguous()), "Reduction": plain(lambda x: x.sum((1, 2, 3))),
@@ -163,7 +168,7 @@ CASES = {
     "Accuracy": plain(lambda x, label: (x.argmax(1) == label).float().mean()), "CenterLoss": parametric(center_loss, (1000, 512)),
     "ContrastiveLoss": plain(contrastive), "EuclideanLoss": plain(lambda a, b: ((a - b) ** 2).sum() / (2 * len(a))),
     "FocalLoss": plain(focal), "HingeLoss": plain(hinge),
-    "InfogainLoss": plain(lambda x, label, h: -(h[0, 0].detach()[label] * F.log_softmax(x, 1)).sum() / len(x)),
+    "InfogainLoss": plain(lambda x, label, h: -(h[0, 0][label] * F.log_softmax(x, 1)).sum() / len(x)),
     "L1Loss": plain(lambda a, b: F.l1_loss(a, b, reduction="sum") / len(a)),
     "MultinomialLogisticLoss": plain(lambda p, label: F.nll_loss(torch.log(p), label)),
     "SigmoidCrossEntropyLoss": plain(lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="sum") / len(x)),
@@ -175,6 +180,8 @@ CASES = {
 def measure(case, seconds):
     function, parameters = CASES[case["name"]]()
     bottoms = [values(shape, kind) for shape, kind in case["bottoms"]]
+    for index in case["fixed"]:
+        bottoms[index].requires_grad_(False)
     wanted = [t for t in bottoms if t.requires_grad] + parameters
     times, end = [], None
     while end is None or len(times) < 5 or time.perf_counter() < end:
@@ -192,7 +199,7 @@ def measure(case, seconds):
             tensor.grad = None
         times.append((between - begin, done - between))
     times = times[1:]
-    medians = [statistics.median(part) * 1e3 for part in zip(*times)]
+    medians = [statistics.median(part) * 1e3 for part in zip(*times, strict=True)]
     return [case["name"], *medians, sum(top.numel() for top in outputs)]
 
 

@@ -46,17 +46,18 @@ class ELULayer(NeuronLayer):
         if not propagate_down[0]:
             return
         xp, y = self.xp, self.read(top[0])
-        slope, positive = self.scratch.get(y.shape, y.dtype), self._positive.get(y.shape, bool)
+        slope = self.scratch.get(y.shape, y.dtype)
         limit = self._factor * self._alpha
         if self._shows_signs:
             # min(y, 0) + l alpha is the slope where x is not positive, and l alpha elsewhere: there l (1 - alpha) is missing.
             xp.minimum(y, 0, out=slope)
             slope += limit
             if self._alpha != 1:
-                xp.greater(y, 0, out=positive)
+                positive = xp.greater(y, 0, out=self._positive.get(y.shape, bool))
                 missing = xp.multiply(positive, self._factor - limit, out=self._missing.get(y.shape, y.dtype))
                 slope += missing
         else:
+            positive = self._positive.get(y.shape, bool)
             if bottom[0] is not top[0]:
                 xp.greater(self.read(bottom[0]), 0, out=positive)
             xp.add(y, limit, out=slope)

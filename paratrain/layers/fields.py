@@ -16,7 +16,7 @@ _READERS: dict[str, tuple[str, ...]] = {
     "bn_param": ("BN", "SyncBN", "BatchNorm"),
     "batch_norm_param": ("BatchNorm", "BN", "SyncBN"),
     "convolution_param": ("Convolution", "Deconvolution", "Im2col", "DepthwiseConvolution", "ConvolutionDepthwise"),
-    "data_param": ("Data", "AnnotatedData"),
+    "data_param": ("Data", "AnnotatedData", "ImageData", "WindowData"),  # the last two read its prefetch
     "hinge_loss_param": ("HingeLoss",),
     "image_data_param": ("ImageData", "SegData"),
     "infogain_loss_param": ("InfogainLoss",),

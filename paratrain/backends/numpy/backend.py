@@ -21,6 +21,7 @@ from paratrain.backends.base import (
 )
 from paratrain.backends.numpy.convolution import create_convolution
 from paratrain.backends.numpy.depthwise import DepthwiseConvolution
+from paratrain.backends.numpy.global_pooling import GlobalAveragePooling
 from paratrain.backends.numpy.im2col import NumpyIm2col
 from paratrain.backends.numpy.lrn import NumpyLocalResponseNormalization
 from paratrain.backends.numpy.pooling import AveragePooling, MaxPooling, WindowPooling
@@ -63,6 +64,8 @@ class NumpyBackend(Backend):
         kind = _POOLINGS[geometry.method]
         if kind is MaxPooling and TiledMaxPooling.suits(geometry):
             kind = TiledMaxPooling
+        elif kind is AveragePooling and GlobalAveragePooling.suits(geometry):
+            kind = GlobalAveragePooling
         return kind(geometry, dtype, self.scratch)
 
     def local_response_normalization(

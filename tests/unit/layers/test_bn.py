@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.protobuf import text_format
 
+from paratrain.backends import create_backend
 from paratrain.errors import LayerError, ShapeMismatchError
-from paratrain.proto import TEST
+from paratrain.proto import TEST, SolverParameter
+from paratrain.solvers import create_solver
 from tests.gradient_check import LayerRun, check_gradient, set_up_layer
 
 Array = npt.NDArray[Any]
@@ -99,6 +102,36 @@ def test_fillers_and_statistics() -> None:
     assert [blob.data.reshape(-1).tolist() for blob in run.layer.blobs] == [[3] * 3, [0.5] * 3, [0] * 3, [0] * 3]
     assert run.layer.statistic_blobs == {2, 3}
     assert not set_up_layer('type: "BN"', [np.ones((2, 3))]).layer.blobs[0].data.any()
+
+
+def test_in_a_solver_only_slope_and_bias_learn() -> None:
+    net = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+    layer { name: "bn" type: "BN" bottom: "x" top: "bn" param { lr_mult: 1 } param { lr_mult: 2 } param { lr_mult: 5 }
+      bn_param { slope_filler { value: 1 } momentum: 0.5 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "bn" top: "ip"
+      inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+    layer { name: "zero" type: "Input" top: "zero" input_param { shape { dim: 4 dim: 2 } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "zero" top: "loss" }
+    """
+    parameter = text_format.Parse(
+        f"net_param {{ {net} }} base_lr: 0.1 weight_decay: 0.5 lr_policy: 'fixed' snapshot_after_train: false",
+        SolverParameter(),
+    )
+    solver = create_solver(parameter, backend=create_backend("numpy"), seed=1)
+    x = np.random.default_rng(6).normal(size=(4, 3))
+    solver.net.blobs["x"].data[...] = x
+    before = [entry.blob.data.copy() for entry in solver.net.parameters.entries]
+    solver.step(1)
+    entries = solver.net.parameters.entries
+    assert [entry.label for entry in entries] == ["bn[0]", "bn[1]", "bn[2]", "bn[3]", "ip[0]", "ip[1]"]
+    assert [entry.is_statistic for entry in entries] == [False, False, True, True, False, False]
+    for entry, old in zip(entries, before, strict=True):
+        assert not np.array_equal(entry.blob.data, old), entry.label
+    # Neither the gradient, the decay nor lr_mult: 5 reaches the running mean and variance.
+    np.testing.assert_allclose(entries[2].blob.data[0], x.mean(axis=0) / 2, rtol=1e-5)
+    np.testing.assert_allclose(entries[3].blob.data[0], x.var(axis=0) / 2, rtol=1e-5)
+    assert solver.net.layers[1].param_propagate_down == [True, True, False, False]
 
 
 @pytest.mark.parametrize("phase", [0, 1])
