@@ -11,15 +11,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator, TreeExchange
+from paratrain.net import CopyRules, Net, Parameters
 from paratrain.proto import SolverParameter
 from paratrain.random import entropy
 from paratrain.solvers import Solver, create_solver
+from paratrain.solvers.nets import EditNet
+from paratrain.solvers.ranks import Values
 from paratrain.topology.planner import plan_ranks
 from paratrain.topology.tree import Tree
 
-__all__ = ["DataParallel", "create_parallel_solver"]
+__all__ = ["DataParallel", "TreeRanks", "create_parallel_solver", "exchanged_bytes", "join_ranks"]
+
+
+class TreeRanks:
+    """The ranks of a communicator, joined by a tree: what a solver asks of them (:class:`paratrain.solvers.ranks.Ranks`)."""
+
+    def __init__(self, communicator: Communicator, tree: Tree) -> None:
+        self.rank = communicator.rank
+        self.size = communicator.size
+        self.tree = tree
+        self.exchange = TreeExchange(communicator, tree)
+        self._communicator = communicator
+        self._is_root = communicator.rank == tree.root
+
+    def broadcast_parameters(self, parameters: Parameters) -> None:
+        """Bring the root's learnable parameters and running statistics to every rank."""
+        for memory in (parameters.data, parameters.statistics):
+            self.exchange.broadcast(memory.host() if self._is_root else memory.mutable_host())
+
+    def sum_to_root(self, values: Values) -> None:
+        """Replace the root's ``values`` by their sums over the ranks."""
+        self.exchange.reduce(values)
+
+    def broadcast(self, values: Values) -> None:
+        """Replace ``values`` by the root's."""
+        self.exchange.broadcast(values)
+
+    def share_texts(self, text: str) -> list[str]:
+        """Every rank's text, in the order of the ranks."""
+        return list(self._communicator.allgather_objects(text))
 
 
 class DataParallel:
@@ -29,25 +63,23 @@ class DataParallel:
     parameters are the root's: changes made to another rank's own copy between steps are lost.
     """
 
-    def __init__(self, solver: Solver, communicator: Communicator, tree: Tree) -> None:
+    def __init__(self, solver: Solver, ranks: TreeRanks) -> None:
         self._parameters = solver.net.parameters
-        self._exchange = TreeExchange(communicator, tree)
-        self._is_root = communicator.rank == tree.root
-        self._scale = 1.0 / communicator.size
+        self._ranks = ranks
+        self._is_root = ranks.rank == ranks.tree.root
+        self._scale = 1.0 / ranks.size
         solver.add_callback(self)
         solver.mean_over_ranks = self._mean_over_ranks
         solver.net.context.sum_over_ranks = self._sum_over_ranks
 
     def on_start(self) -> None:
         """Bring the root's newest parameters, and its running statistics, to every rank."""
-        data, statistics = self._parameters.data, self._parameters.statistics
-        self._exchange.broadcast(data.host() if self._is_root else data.mutable_host())
-        self._exchange.broadcast(statistics.host() if self._is_root else statistics.mutable_host())
+        self._ranks.broadcast_parameters(self._parameters)
 
     def on_gradient_ready(self) -> None:
         """Sum the gradients up the tree; the root's become the average over ranks."""
         diff = self._parameters.diff.mutable_host()
-        self._exchange.reduce(diff)
+        self._ranks.exchange.reduce(diff)
         if self._is_root:
             diff *= self._scale
 
@@ -56,15 +88,26 @@ class DataParallel:
         self.on_start()
 
     def _sum_over_ranks(self, array: Any) -> None:
-        self._exchange.reduce(array)
-        self._exchange.broadcast(array)
+        self._ranks.exchange.reduce(array)
+        self._ranks.exchange.broadcast(array)
 
     def _mean_over_ranks(self, values: Sequence[float]) -> list[float]:
-        return self._exchange.mean_scalars(values)
+        return self._ranks.exchange.mean_scalars(values)
+
+
+def join_ranks(communicator: Communicator) -> TreeRanks:
+    """Return the ranks of ``communicator``, joined by the tree that follows from where they run."""
+    return TreeRanks(communicator, plan_ranks(communicator.node_of_rank))
 
 
 def create_parallel_solver(
-    parameter: SolverParameter, communicator: Communicator, *, backend: str = "numpy", allow_python: bool = True
+    parameter: SolverParameter,
+    communicator: Communicator,
+    *,
+    backend: str = "numpy",
+    allow_python: bool = True,
+    copy_rules: CopyRules | None = None,
+    edit_train_net: EditNet | None = None,
 ) -> Solver:
     """Return this rank's solver, joined to those of the other ranks by the tree that follows from where ranks run.
 
@@ -73,6 +116,7 @@ def create_parallel_solver(
     seed = parameter.random_seed
     if seed < 0:
         seed = communicator.broadcast_object(entropy())
+    ranks = join_ranks(communicator) if communicator.size > 1 else None
     solver = create_solver(
         parameter,
         backend=create_backend(backend),
@@ -80,7 +124,22 @@ def create_parallel_solver(
         size=communicator.size,
         seed=seed,
         allow_python=allow_python,
+        ranks=ranks,
+        copy_rules=copy_rules,
+        edit_train_net=edit_train_net,
     )
-    if communicator.size > 1:
-        DataParallel(solver, communicator, plan_ranks(communicator.node_of_rank))
+    if ranks is not None:
+        DataParallel(solver, ranks)
     return solver
+
+
+def exchanged_bytes(net: Net, size: int) -> tuple[int, int]:
+    """Predict the bytes that a step sends over each link of a tree of ``size`` ranks: (down, up); (0, 0) for one rank.
+
+    Down go the parameters and the running statistics, up come the gradients, each once over each of size - 1 links.
+    """
+    if size == 1:
+        return 0, 0
+    parameters = net.parameters
+    item_bytes = np.dtype(parameters.dtype).itemsize
+    return (parameters.data.count + parameters.statistics.count) * item_bytes, parameters.diff.count * item_bytes

@@ -9,6 +9,7 @@
         LayerError                one layer that cannot work as it is described or wired
           ShapeMismatchError      blobs whose shapes do not fit together
       SolverError                 solver settings that contradict each other
+      NotFiniteError              a loss or gradient that is infinite or not a number
       SnapshotError               weights or a training state that cannot be read, written or used
       DataError                   a source of records that cannot be opened or holds something else
       CommunicationError          ranks that cannot find, reach or understand each other
@@ -29,6 +30,7 @@ __all__ = [
     "LayerError",
     "MissingDependencyError",
     "NetError",
+    "NotFiniteError",
     "ParatrainError",
     "PrototxtError",
     "ShapeMismatchError",
@@ -77,6 +79,10 @@ class ShapeMismatchError(LayerError):
 
 class SolverError(ParatrainError):
     """Solver settings that are missing, contradict each other or have no meaning."""
+
+
+class NotFiniteError(ParatrainError):
+    """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same."""
 
 
 class SnapshotError(ParatrainError):

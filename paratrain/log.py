@@ -79,14 +79,18 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 
 _handler: _Handler | None = None
 
 
-def init_log(level: int = logging.INFO) -> None:
-    """Send the log to stderr in glog's form, from ``level`` on; a second call changes the level."""
+def init_log(level: int = logging.INFO, *, quiet: bool = False) -> None:
+    """Send the log to stderr in glog's form, from ``level`` on; a second call changes the level.
+
+    With ``quiet`` stderr shows warnings and errors only, which leaves the rest to other handlers: a log file.
+    """
     global _handler
     if _handler is None:
         _handler = _Handler()
         _handler.setFormatter(GlogFormatter())
         _LOGGER.addHandler(_handler)
         _LOGGER.propagate = False
+    _handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
     _LOGGER.setLevel(level)
 
 

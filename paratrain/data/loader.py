@@ -23,6 +23,13 @@ class BatchLoader(Protocol):
     image_shape: tuple[int, int, int]
     """(C, H, W) of every image of every batch; of the first one where batches are of one image, whose sizes may differ."""
 
+    @property
+    def record_count(self) -> int:
+        """Records in the source."""
+
+    def keys(self, batch: int, batch_size: int) -> list[str]:
+        """Return the names of the records of batch number ``batch``, for messages."""
+
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         """Return (C, H, W) of the images of batch number ``batch``."""
 
@@ -51,6 +58,14 @@ class RecordLoader:
         self._transformer = transformer
         pixels, _ = source.read(0)
         self.image_shape = self._output_shape(0, pixels)
+
+    @property
+    def record_count(self) -> int:
+        return len(self._source)
+
+    def keys(self, batch: int, batch_size: int) -> list[str]:
+        records = self._reader.records(self._reader.positions(batch, batch_size))
+        return [self._source.key(record) for record in records]
 
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         if not self._sizes_may_differ:

@@ -24,8 +24,11 @@ class RecordSource(Protocol):
     def read(self, record: int) -> tuple[Array, int]:
         """Return pixels, (C, H, W) uint8 or float32, and label. Raises DataError, which names the record."""
 
+    def key(self, record: int) -> str:
+        """Return the name by which the source knows a record."""
+
     def describe(self, record: int) -> str:
-        """Name a record in a message."""
+        """Name a record, and its source, in a message."""
 
     def close(self) -> None:
         """Free files; a second call does nothing."""
@@ -48,6 +51,9 @@ class DatumSource:
             return datum_to_array(datum, self._color), datum.label
         except DataError as error:
             raise DataError(f"{self.describe(record)}: {error}") from None
+
+    def key(self, record: int) -> str:
+        return self._database.key(record).decode("utf-8", "backslashreplace")
 
     def describe(self, record: int) -> str:
         return describe_record(self._database, record)
@@ -94,6 +100,9 @@ class ImageListSource:
         except DataError as error:
             raise DataError(f"{self.describe(record)}: {error}") from None
         return images.resize(pixels, *self._size) if self._size else pixels, label
+
+    def key(self, record: int) -> str:
+        return self._images[record][0]
 
     def describe(self, record: int) -> str:
         name, _, line = self._images[record]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.data import images
-from paratrain.data.sharding import ShardedReader
+from paratrain.data.sharding import Positions, ShardedReader
 from paratrain.data.window_file import WindowFile, Windows
 from paratrain.errors import DataError
 from paratrain.random import hash_key, uniform_at, uniform_double_at
@@ -153,17 +153,22 @@ class WindowLoader:
                 )
         return counts
 
+    @property
+    def record_count(self) -> int:
+        return len(self._windows.background) + len(self._windows.foreground)
+
+    def keys(self, batch: int, batch_size: int) -> list[str]:
+        chosen = self._choose(self._reader.positions(batch, batch_size))
+        return [f"{self._windows.paths[windows.image[i]]} (line {windows.line[i]})" for windows, i in chosen]
+
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         return self.image_shape
 
     def fill(self, batch: int, data: Array, labels: Array) -> None:
         positions = self._reader.positions(batch, len(data))
-        drawn = uniform_double_at(self._keys["window"], positions)
         mirrored = uniform_at(self._keys["mirror"], positions) < 0.5
-        background_count, _ = self.counts(len(data))
-        for i, mirror in enumerate((mirrored & self._mirror).tolist()):
-            windows = self._windows.background if i < background_count else self._windows.foreground
-            index = int(drawn[i] * len(windows))
+        chosen = self._choose(positions)
+        for i, (mirror, (windows, index)) in enumerate(zip((mirrored & self._mirror).tolist(), chosen, strict=True)):
             labels[i] = windows.label[index]
             try:
                 self._cut_out(windows, index, mirror, data[i])
@@ -174,6 +179,16 @@ class WindowLoader:
     def close(self) -> None:
         """Forget the cached images."""
         self._cached = None
+
+    def _choose(self, positions: Positions) -> list[tuple[Windows, int]]:
+        """The windows at the positions of a batch: of which kind, and which of them."""
+        background_count, _ = self.counts(len(positions))
+        kinds = [
+            self._windows.background if i < background_count else self._windows.foreground
+            for i in range(len(positions))
+        ]
+        drawn = uniform_double_at(self._keys["window"], positions)
+        return [(windows, int(share * len(windows))) for windows, share in zip(kinds, drawn.tolist(), strict=True)]
 
     def _cut_out(self, windows: Windows, index: int, mirror: bool, out: Array) -> None:
         """Write one window to ``out`` (C, size, size)."""

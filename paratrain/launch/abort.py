@@ -18,12 +18,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from paratrain.comm import create_communicator
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import LauncherEnvironment, launcher_environment
 from paratrain.errors import CommunicationError, ParatrainError
+
+T = TypeVar("T")
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -62,6 +64,22 @@ def agree(communicator: Communicator, error: BaseException | None) -> None:
     communicator.barrier()
     communicator.close()
     raise SystemExit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILURE)
+
+
+def agreed(communicator: Communicator, make: Callable[[], T]) -> T:
+    """Return what ``make`` does, once it has worked on every rank; otherwise end all ranks as `agree` does."""
+    made: T | None = None
+    error: BaseException | None = None
+    try:
+        made = make()
+    except OSError as found:
+        parts = (found.filename, found.strerror or found)
+        error = ParatrainError(": ".join(str(part) for part in parts if part is not None))
+    except (Exception, KeyboardInterrupt) as found:
+        error = found
+    agree(communicator, error)
+    assert made is not None, "agree has ended this process"
+    return made
 
 
 @contextlib.contextmanager

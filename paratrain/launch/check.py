@@ -41,6 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--draw", metavar="FILE", help="draw the net to FILE, which ends in .svg, .png or .dot")
     options.add_filters(parser)
+    options.add_python(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -50,7 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--draw {arguments.draw}: the name must end in .svg, .png or .dot")
     init_log(logging.ERROR)
     report = check_file(
-        arguments.file, shapes=dict(arguments.input_shape), level=arguments.level, stages=arguments.stage
+        arguments.file,
+        shapes=dict(arguments.input_shape),
+        level=arguments.level,
+        stages=arguments.stage,
+        allow_python=arguments.allow_python,
     )
     _print(report, arguments.file)
     if arguments.draw is not None:
@@ -78,7 +83,7 @@ def _print(report: Report, path: str) -> None:
 
 
 def _draw(report: Report, path: str) -> None:
-    from paratrain.tools.draw_net import draw_net
+    from paratrain.check.draw import draw_net
 
     if not report.nets:
         print(f"{path}: not drawn, since the network cannot be read")

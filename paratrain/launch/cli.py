@@ -36,7 +36,7 @@ _EXAMPLES = """\
 examples:
   paratrain train solver.prototxt
   mpirun -n 4 paratrain train solver.prototxt
-  paratrain test -model net.prototxt -weights net_iter_1000.caffemodel -iterations 100
+  paratrain test -model net.prototxt -weights lenet_iter_5000.caffemodel -iterations 100
   paratrain time -model net.prototxt
   paratrain train --help      (every verb has a help of its own)
 """

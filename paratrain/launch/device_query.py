@@ -8,6 +8,11 @@ from paratrain.topology.machine import Gpu, Machine
 from paratrain.topology.nvml import read_machine
 from paratrain.topology.selection import select_gpus
 
+_EXAMPLES = """\
+  paratrain device_query
+  paratrain device_query -gpu 0
+"""
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb and its options."""
@@ -15,6 +20,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "device_query",
         help="show what the driver says of each GPU",
         description="Show name, memory, compute capability, PCI bus id and more of each NVIDIA GPU, from the driver.",
+        epilog=f"examples:\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("-gpu", "--gpu", metavar="0,1|all", help="only these GPUs; an error if one is not there")
     parser.set_defaults(run=run)

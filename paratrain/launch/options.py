@@ -6,20 +6,23 @@ import argparse
 from typing import Any
 
 from paratrain.errors import SnapshotError
-from paratrain.net import Net
+from paratrain.net import CopyRules, Net
 from paratrain.proto import NetState
-from paratrain.snapshot import load_weights, split_weights
+from paratrain.snapshot import load_all_weights, split_weights
 
 __all__ = [
     "add",
+    "add_copying",
     "add_devices",
     "add_filters",
     "add_iterations",
     "add_model",
     "add_python",
     "check_model",
+    "copy_rules",
     "load_all",
     "new_parser",
+    "positive",
     "set_state",
     "weight_files",
 ]
@@ -62,7 +65,40 @@ def check_model(arguments: argparse.Namespace) -> None:
 
 def add_iterations(parser: argparse.ArgumentParser, meaning: str) -> None:
     """Add ``-iterations``, which has Caffe's default."""
-    add(parser, "iterations", type=_positive, default=50, metavar="N", help=f"{meaning} (default: 50)")
+    add(parser, "iterations", type=positive, default=50, metavar="N", help=f"{meaning} (default: 50)")
+
+
+def add_copying(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rename`` and ``--allow-mismatch``, which say how weights are copied."""
+    parser.add_argument(
+        "--rename",
+        action="append",
+        type=_rename,
+        default=[],
+        metavar="OLD:NEW",
+        help="take the weights of layer OLD for layer NEW of the net; may be given several times",
+    )
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="leave out layers whose shapes are not those of the weights, instead of stopping",
+    )
+
+
+def copy_rules(arguments: argparse.Namespace) -> CopyRules:
+    """What ``--rename`` and ``--allow-mismatch`` say. Raises SnapshotError for names that are given twice."""
+    for side, names in enumerate(zip(*arguments.rename, strict=True)):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SnapshotError(f"--rename names '{twice}' twice as the {('old', 'new')[side]} layer; give it once")
+    return CopyRules(dict(arguments.rename), arguments.allow_mismatch)
+
+
+def _rename(text: str) -> tuple[str, str]:
+    old, colon, new = text.partition(":")
+    if not (old and colon and new):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like fc8:fc8_new")
+    return old, new
 
 
 def add_devices(parser: argparse.ArgumentParser, gpu_help: str) -> None:
@@ -84,7 +120,7 @@ def add_python(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
     value = int(text)
     if value <= 0:
@@ -108,10 +144,9 @@ def weight_files(weights: str) -> list[str]:
     return paths
 
 
-def load_all(net: Net, weights: str) -> None:
+def load_all(net: Net, weights: str, rules: CopyRules) -> None:
     """Copy the weights of a comma-separated list of files into ``net``. Raises SnapshotError."""
-    for path in weight_files(weights):
-        load_weights(net, path)
+    load_all_weights(net, weight_files(weights), rules)
 
 
 def _words(text: str) -> list[str]:

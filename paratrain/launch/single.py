@@ -1,38 +1,85 @@
-"""What ``test`` and ``time`` share: one process, one net from a file."""
+"""What ``test`` and ``time`` share: one net from a file, on one rank or on each of several."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from paratrain.backends import create_backend
-from paratrain.errors import CommunicationError
-from paratrain.launch.abort import agree, connect
+from paratrain.comm.communicator import Communicator
+from paratrain.data_parallel import TreeRanks, join_ranks
+from paratrain.launch import options
+from paratrain.launch.abort import agreed, connect, guard
 from paratrain.launch.device import choose_cpu
 from paratrain.layers.base import LayerContext
 from paratrain.log import init_log
 from paratrain.net import Net
-from paratrain.proto import NetParameter, Phase, read_prototxt, upgrade_net
+from paratrain.proto import NetParameter, NetState, Phase, read_prototxt, upgrade_net
 from paratrain.random import entropy
+from paratrain.solvers.ranks import Alone, Ranks
+from paratrain.solvers.testing import can_be_dealt
 
-__all__ = ["open_net"]
+__all__ = ["Opened", "run_on_ranks"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_net(arguments: argparse.Namespace, phase: Phase) -> Net:
-    """Start the log, choose the device, and build the net of ``-model`` in ``phase``, without trained weights.
+@dataclass
+class Opened:
+    """A rank's net, and the ranks that take part."""
 
-    Ends the process where mpirun has started several. Raises DeviceError, PrototxtError, NetError.
+    net: Net
+    ranks: Ranks
+    tree: TreeRanks | None
+    """The ranks again, where they are several."""
+    is_shared: bool
+    """The batches of this TEST net are dealt out to the ranks."""
+
+    def close(self) -> None:
+        """Close the net."""
+        self.net.close()
+
+
+def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Opened], None]) -> int:
+    """Open the net of ``-model`` in ``phase``, with the weights of ``-weights`` if there are some, and call ``work``, on
+    every rank; return the exit code. An error ends all ranks.
     """
     communicator = connect()
-    if communicator.size > 1:
-        alone = (
-            f"'paratrain {arguments.verb}' runs in one process, and {communicator.size} were started; leave mpirun out"
-        )
-        agree(communicator, CommunicationError(alone))
-    init_log()
-    logger.info("Use CPU. (%s)", choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True))
+    init_log(logging.INFO if communicator.rank == 0 else logging.WARNING)
+    seed = communicator.broadcast_object(entropy())
+    opened = agreed(communicator, lambda: _open(arguments, phase, communicator, seed))
+    with guard(communicator), contextlib.closing(opened):
+        work(opened)
+    communicator.close()
+    return 0
+
+
+def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicator, seed: int) -> Opened:
+    if communicator.rank == 0:
+        logger.info("Use CPU. (%s)", choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True))
     parameter = upgrade_net(read_prototxt(arguments.file or arguments.model, NetParameter), logger.info)
-    context = LayerContext(create_backend(), phase, seed=entropy(), allow_python=arguments.allow_python)
-    return Net(parameter, context, level=arguments.level, stages=arguments.stage)
+    parameter.state.MergeFrom(NetState(phase=phase))
+    options.set_state(parameter.state, arguments)
+    rank, size = communicator.rank, communicator.size
+    is_shared = size > 1 and can_be_dealt(parameter)
+    tree = join_ranks(communicator) if size > 1 else None
+    context = LayerContext(
+        create_backend(),
+        phase,
+        seed=seed,
+        rank=rank,
+        size=size,
+        allow_python=arguments.allow_python,
+        deal=(rank, size) if is_shared else (0, 1),
+    )
+    net = Net(parameter, context)
+    try:
+        if arguments.weights is not None:
+            options.load_all(net, arguments.weights, options.copy_rules(arguments))
+    except BaseException:
+        net.close()
+        raise
+    return Opened(net, tree or Alone(), tree, is_shared)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 from collections.abc import Sequence
 
 from paratrain.launch import options
-from paratrain.launch.single import open_net
+from paratrain.launch.single import Opened, run_on_ranks
 from paratrain.proto import TEST
 from paratrain.solvers.display import Output, weighted
-from paratrain.solvers.testing import score
+from paratrain.solvers.testing import Tester
 
 __all__ = ["add_parser", "run"]
 
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = """\
-  paratrain test -model lenet_train_test.prototxt -weights lenet_iter_1000.caffemodel -iterations 100
-  paratrain test --model=net.prototxt --weights=net.caffemodel --stage=deploy
+  paratrain test -model net.prototxt -weights lenet_iter_5000.caffemodel -iterations 100
+  mpirun -n 2 paratrain test -model net.prototxt -weights lenet_iter_5000.caffemodel
+  paratrain test --model=net.prototxt --weights=lenet_iter_5000.caffemodel --stage=deploy
 """
 
 
@@ -29,11 +29,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         subparsers,
         "test",
         "score a network with trained weights",
-        "Run the TEST phase of a network over some batches, and print the mean of every output.",
+        "Run the TEST phase of a network over some batches, and print the mean of every output. Under mpirun the ranks share "
+        "the batches.",
         _EXAMPLES,
     )
     options.add_model(parser)
     options.add(parser, "weights", required=True, metavar="A,B", help="the trained weights, by layer name")
+    options.add_copying(parser)
     options.add_iterations(parser, "batches to score")
     options.add_devices(parser, "check that these GPUs are there; this version computes on the CPU")
     options.add_filters(parser)
@@ -44,14 +46,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Score the net and print the result; return the exit code. Raises ParatrainError."""
     options.check_model(arguments)
-    with contextlib.closing(open_net(arguments, TEST)) as net:
-        options.load_all(net, arguments.weights)
-        logger.info("Running for %d iterations.", arguments.iterations)
-        loss, outputs = score(net, arguments.iterations, _print_batch)
+    return run_on_ranks(arguments, TEST, lambda opened: _score(opened, arguments.iterations))
+
+
+def _score(opened: Opened, batch_count: int) -> None:
+    if not (opened.is_shared or opened.ranks.rank == 0):
+        return
+    tester = Tester(opened.net, batch_count, opened.ranks if opened.is_shared else None)
+    logger.info("Running for %d iterations.", batch_count)
+    loss, outputs = tester.run(_print_batch)
+    if opened.ranks.rank > 0:
+        return
     logger.info("Loss: %g", loss)
     for output in outputs:
         logger.info("%s = %g%s", output.name, output.value, weighted(output))
-    return 0
 
 
 def _print_batch(number: int, outputs: Sequence[Output]) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 
+import numpy as np
+
+from paratrain.data_parallel import TreeRanks
 from paratrain.launch import options
-from paratrain.launch.single import open_net
+from paratrain.launch.single import Opened, run_on_ranks
 from paratrain.net import Net
 from paratrain.proto import TEST, TRAIN
+from paratrain.solvers.ranks import Ranks
 
 __all__ = ["add_parser", "run"]
 
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = """\
-  paratrain time -model lenet_train_test.prototxt
+  paratrain time -model net.prototxt
+  mpirun -n 2 paratrain time -model net.prototxt -iterations 10
   paratrain time --model=net.prototxt --phase=TEST --iterations=10
 """
 
@@ -29,11 +33,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         subparsers,
         "time",
         "time each layer of a network",
-        "Run a network forward and backward some times, and print what each layer takes on average.",
+        "Run a network forward and backward some times, and print what each layer takes on average. Under mpirun the times "
+        "are averages over the ranks, which run side by side, and the exchange of parameters and gradients is timed as well.",
         _EXAMPLES,
     )
     options.add_model(parser)
     options.add(parser, "weights", metavar="A,B", help="trained weights, by layer name (default: the fillers' values)")
+    options.add_copying(parser)
     options.add(
         parser, "phase", choices=("TRAIN", "TEST"), default="TRAIN", help="the phase of the net (default: TRAIN)"
     )
@@ -47,22 +53,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Time the net and print the result; return the exit code. Raises ParatrainError."""
     options.check_model(arguments)
-    with contextlib.closing(open_net(arguments, TEST if arguments.phase == "TEST" else TRAIN)) as net:
-        if arguments.weights is not None:
-            options.load_all(net, arguments.weights)
-        # A first pass, not counted, in which memory is taken and libraries warm up.
-        logger.info("Performing Forward")
-        logger.info("Initial loss: %g", net.forward_from_to())
-        logger.info("Performing Backward")
-        net.backward_from_to()
-        logger.info("*** Benchmark begins ***")
-        logger.info("Testing for %d iterations.", arguments.iterations)
-        _benchmark(net, arguments.iterations)
-        logger.info("*** Benchmark ends ***")
-    return 0
+    phase = TEST if arguments.phase == "TEST" else TRAIN
+    return run_on_ranks(arguments, phase, lambda opened: _time(opened, arguments.iterations))
 
 
-def _benchmark(net: Net, iteration_count: int) -> None:
+def _time(opened: Opened, iteration_count: int) -> None:
+    net = opened.net
+    # A first pass, not counted, in which memory is taken and libraries warm up.
+    logger.info("Performing Forward")
+    logger.info("Initial loss: %g", net.forward_from_to())
+    logger.info("Performing Backward")
+    net.backward_from_to()
+    logger.info("*** Benchmark begins ***")
+    logger.info("Testing for %d iterations.", iteration_count)
+    _benchmark(net, opened.ranks, iteration_count)
+    if opened.tree is not None:
+        _time_exchange(net, opened.tree, iteration_count)
+    logger.info("*** Benchmark ends ***")
+
+
+def _benchmark(net: Net, ranks: Ranks, iteration_count: int) -> None:
     layer_count = len(net.layers)
     forward_s, backward_s = [0.0] * layer_count, [0.0] * layer_count
     begin = time.perf_counter()
@@ -75,6 +85,10 @@ def _benchmark(net: Net, iteration_count: int) -> None:
         milliseconds = 1000 * (time.perf_counter() - started)
         logger.info("Iteration: %d forward-backward time: %g ms.", iteration + 1, milliseconds)
     total_s = time.perf_counter() - begin
+    sums = np.array([total_s, *forward_s, *backward_s])
+    ranks.sum_to_root(sums)
+    total_s, *layer_s = (sums / ranks.size).tolist()
+    forward_s, backward_s = layer_s[:layer_count], layer_s[layer_count:]
     scale = 1000 / iteration_count
     logger.info("Average time per layer: ")
     for name, forward, backward in zip(net.layer_names, forward_s, backward_s, strict=True):
@@ -84,6 +98,24 @@ def _benchmark(net: Net, iteration_count: int) -> None:
     logger.info("Average Backward pass: %g ms.", sum(backward_s) * scale)
     logger.info("Average Forward-Backward: %g ms.", total_s * scale)
     logger.info("Total Time: %g ms.", total_s * 1000)
+
+
+def _time_exchange(net: Net, ranks: TreeRanks, iteration_count: int) -> None:
+    """Time what a step of training sends: the net's parameters down the tree, and as many gradients up."""
+    values = np.zeros(net.parameters.count, net.parameters.dtype)
+    down_s = up_s = 0.0
+    for iteration in range(iteration_count + 1):
+        begin = time.perf_counter()
+        ranks.exchange.broadcast(values)
+        middle = time.perf_counter()
+        ranks.exchange.reduce(values)
+        if iteration > 0:  # the first takes memory and opens connections
+            down_s, up_s = down_s + middle - begin, up_s + time.perf_counter() - middle
+    scale = 1000 / iteration_count
+    logger.info(
+        "Average Exchange of %d bytes, %d ranks: %g ms (parameters down: %g ms, gradients up: %g ms).",
+        values.nbytes, ranks.size, (down_s + up_s) * scale, down_s * scale, up_s * scale,
+    )  # fmt: skip
 
 
 def _seconds(run_layer: Callable[[int], object], index: int, net: Net) -> float:

@@ -16,6 +16,13 @@ from paratrain.topology.selection import select_gpus
 LENET_BYTES = 431_080 * 4  # float32 parameters
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
+_EXAMPLES = """\
+  paratrain topology
+  paratrain topology --machine list
+  paratrain topology --machine dgx1-v100 --gpus 0,1,3
+  paratrain topology --from topo.txt      (what nvidia-smi topo -m has printed on some machine)
+"""
+
 
 def byte_count(text: str) -> int:
     """The bytes that a text such as ``64M`` stands for; k, M and G are powers of 1000."""
@@ -33,6 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="show how the GPUs are linked and the tree planned over them",
         description="Show how the GPUs of a machine are linked, the tree that gradients and parameters will take, and "
         "how long an exchange should take, from default figures of the links. Only reads; changes and moves nothing.",
+        epilog=f"examples:\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

@@ -7,35 +7,44 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import TypeVar
 
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import launcher_environment
 from paratrain.data_parallel import create_parallel_solver
-from paratrain.errors import ParatrainError
+from paratrain.errors import NotFiniteError, SnapshotError
 from paratrain.launch import options
-from paratrain.launch.abort import agree, connect, guard
+from paratrain.launch.abort import agree, agreed, connect, guard
 from paratrain.launch.device import choose_cpu, count_ranks
+from paratrain.launch.head import log_head
+from paratrain.launch.log_file import open_log_file
+from paratrain.launch.overrides import override
+from paratrain.launch.resume import AUTO, add_keep, add_resume, find_state, prepare_keeper
 from paratrain.launch.self_launch import launch_ranks
+from paratrain.launch.signals import EFFECTS, SignalWatch
 from paratrain.log import init_log
 from paratrain.metrics import MetricsWriter
+from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
 from paratrain.solvers import Solver, read_solver
+from paratrain.solvers.batches import divide_batches
+from paratrain.solvers.sentinel import NAN_MODES
 
 __all__ = ["add_parser", "run"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = """\
   paratrain train solver.prototxt
   mpirun -n 4 paratrain train solver.prototxt --metrics run.jsonl
+  mpirun -n 2 paratrain train solver.prototxt --batch-mode global   (the batches of one rank, shared by two)
   paratrain train --cpu -gpu 0,1 solver.prototxt                  (starts two ranks itself)
+  paratrain train solver.prototxt --set base_lr=0.001 --set lr_policy=fixed --seed 7 --iterations 100
+  paratrain train solver.prototxt --quiet --log-dir logs --nan skip
   paratrain train -solver solver.prototxt -weights pretrained.caffemodel
+  paratrain train fine_solver.prototxt -weights pretrained.caffemodel --rename ip1:hidden --allow-mismatch
   paratrain train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+  paratrain train solver.prototxt --resume auto --keep 3 --keep-best accuracy
 """
 
 
@@ -46,7 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         "train a network from a solver prototxt",
         "Train the network that a solver prototxt names. Under mpirun every rank takes its share of the records, and "
-        "batch_size is that of one rank.",
+        "batch_size is that of one rank.\n\nSIGTERM writes a snapshot and stops, SIGINT and SIGHUP have the effects given below, "
+        "on all ranks after the\niteration, whichever rank gets the signal; a second SIGINT stops at once.",
         _EXAMPLES,
     )
     parser.add_argument("file", nargs="?", metavar="SOLVER", help="the solver prototxt")
@@ -54,6 +64,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     start = parser.add_mutually_exclusive_group()
     options.add(start, "weights", metavar="A,B", help="start from the weights in these caffemodels, by layer name")
     options.add(start, "snapshot", metavar="STATE", help="go on from this solverstate")
+    add_resume(parser)
+    add_keep(parser)
+    options.add_copying(parser)
+    add_run(parser)
     options.add_devices(parser, "start one rank for each of these GPUs (under mpirun the ranks are there already)")
     options.add_filters(parser)
     options.add_python(parser)
@@ -61,47 +75,88 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run, parser=parser)
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what changes the settings of the run, and how it ends."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="give a field of the solver this value instead; may be given several times",
+    )
+    parser.add_argument(
+        "--batch-mode",
+        choices=("per_rank", "global"),
+        default="per_rank",
+        help="whose batch_size the prototxt gives: that of each rank (default), or that of all, to be divided by them",
+    )
+    options.add(
+        parser, "iterations", type=options.positive, metavar="N", help="train N more iterations at most, up to max_iter"
+    )
+    options.add(parser, "seed", type=_seed, metavar="N", help="use this random_seed")
+    parser.add_argument(
+        "--nan",
+        choices=NAN_MODES,
+        default="stop",
+        help="what follows a loss or gradient that is not finite: stop (default), or skip the update of that step",
+    )
+    for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
+        options.add(
+            parser,
+            f"{name}_effect",
+            choices=tuple(EFFECTS),
+            default=default,
+            help=f"what {name.upper()} does after the iteration (default: {default})",
+        )
+    parser.add_argument(
+        "--quiet", action="store_true", help="only warnings and errors on stderr; log file and metrics as ever"
+    )
+    parser.add_argument("--log-dir", metavar="DIR", help="write the log to a file in DIR too, named as glog does")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train as the command line says; return the exit code. Raises ParatrainError before ranks are connected."""
     if (arguments.file is None) == (arguments.solver is None):
         arguments.parser.error("give the solver prototxt, once: paratrain train solver.prototxt")
+    if arguments.resume is not None and (
+        arguments.snapshot is not None or (arguments.weights and arguments.resume != AUTO)
+    ):
+        arguments.parser.error(
+            "give one place to start from: -snapshot, --resume or -weights (--resume auto goes with -weights)"
+        )
     if launcher_environment(os.environ) is None:
         rank_count = count_ranks(arguments.gpu, arguments.cpu)
         if rank_count > 1:
             launch_ranks(rank_count, [sys.executable, "-m", "paratrain", *arguments.command])
     communicator = connect()
-    init_log(logging.INFO if communicator.rank == 0 else logging.WARNING)
+    init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
     # Two rounds: ranks exchange messages while a solver is made, so all must have read their settings by then.
-    parameter = _agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0))
-    solver = _agreed(communicator, lambda: _create_solver(arguments, parameter, communicator))
-    with guard(communicator), contextlib.closing(solver):
+    parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0))
+    solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator))
+    met_by_all: NotFiniteError | None = None
+    effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
+    with guard(communicator), contextlib.closing(solver), SignalWatch(*effects) as solver.action_function:
         if communicator.rank == 0:
             logger.info("Starting Optimization")
-        solver.solve()
-        if communicator.rank == 0:
-            logger.info("Optimization Done.")
+        try:
+            solver.solve()
+        except NotFiniteError as error:
+            met_by_all = error
+        else:
+            if communicator.rank == 0:
+                logger.info("Optimization Done.")
+    if met_by_all is not None:
+        agree(communicator, met_by_all)
     communicator.close()
     return 0
 
 
-def _agreed(communicator: Communicator, make: Callable[[], T]) -> T:
-    """Return what ``make`` does, once it has worked on every rank; otherwise end all ranks."""
-    made: T | None = None
-    error: BaseException | None = None
-    try:
-        made = make()
-    except OSError as found:
-        parts = (found.filename, found.strerror or found)
-        error = ParatrainError(": ".join(str(part) for part in parts if part is not None))
-    except (Exception, KeyboardInterrupt) as found:
-        error = found
-    agree(communicator, error)
-    assert made is not None, "agree has ended this process"
-    return made
-
-
 def _read_settings(arguments: argparse.Namespace, is_root: bool) -> SolverParameter:
-    parameter = read_solver(arguments.file or arguments.solver)
+    if is_root and arguments.log_dir is not None:
+        open_log_file(arguments.log_dir)
+    parameter = override(read_solver(arguments.file or arguments.solver), arguments.set)
+    if arguments.seed is not None:
+        parameter.random_seed = arguments.seed
     options.set_state(parameter.train_state, arguments)
     gpu_mode = parameter.solver_mode == SolverParameter.GPU
     reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode)
@@ -110,33 +165,51 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool) -> SolverParame
     parameter.solver_mode = SolverParameter.CPU
     if arguments.weights is not None:
         parameter.weights.extend(options.weight_files(arguments.weights))
+    if not parameter.weights and options.copy_rules(arguments) != CopyRules():
+        raise SnapshotError(
+            "--rename and --allow-mismatch are about weights, and there are none; give -weights as well"
+        )
     if is_root and parameter.snapshot_after_train:
-        check_writable(parameter.snapshot_prefix)
+        check_writable(parameter.snapshot_prefix, hdf5=parameter.snapshot_format == SolverParameter.HDF5)
     return parameter
 
 
 def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator) -> Solver:
-    solver = create_parallel_solver(parameter, communicator, allow_python=arguments.allow_python)
+    state = find_state(arguments, parameter, communicator)
+    is_global = arguments.batch_mode == "global"
+    solver = create_parallel_solver(
+        parameter,
+        communicator,
+        allow_python=arguments.allow_python,
+        copy_rules=options.copy_rules(arguments),
+        edit_train_net=(lambda net: divide_batches(net, communicator.size)) if is_global else None,
+    )
+    solver.sentinel.mode = arguments.nan
+    solver.iteration_limit = arguments.iterations
     try:
-        if arguments.snapshot is not None:
+        if state is not None:
             if communicator.rank == 0:
-                logger.info("Resuming from %s", arguments.snapshot)
-            solver.restore(arguments.snapshot)
+                logger.info("Resuming from %s", state)
+            solver.restore(state)
         if communicator.rank == 0:
-            _prepare_root(arguments, solver)
+            _prepare_root(arguments, solver, is_resumed=state is not None)
+            log_head(solver, communicator)
     except BaseException:
         solver.close()
         raise
     return solver
 
 
-def _prepare_root(arguments: argparse.Namespace, solver: Solver) -> None:
-    parameter = solver.parameter
+def _prepare_root(arguments: argparse.Namespace, solver: Solver, *, is_resumed: bool) -> None:
+    prepare_keeper(arguments, solver)
     if arguments.metrics is not None:
-        solver.metrics = MetricsWriter(arguments.metrics, append=arguments.snapshot is not None)
-    solver.progress = True
-    batch = solver.images_per_iteration // (parameter.iter_size * solver.size)
-    logger.info(
-        "Effective batch: %d images = batch_size %d x iter_size %d x %d ranks",
-        solver.images_per_iteration, batch, parameter.iter_size, solver.size,
-    )  # fmt: skip
+        solver.metrics = MetricsWriter(arguments.metrics, append=is_resumed)
+    solver.progress = not arguments.quiet
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 on, for argparse."""
+    value = int(text)
+    if not 0 <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {(1 << 63) - 1}")
+    return value

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from paratrain.blob import Blob
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
+from paratrain.layers.masking import keep_where
 from paratrain.layers.neuron import NeuronLayer
 from paratrain.proto import LayerParameter
 
@@ -25,6 +26,7 @@ class ReLULayer(NeuronLayer):
         super().__init__(parameter, context)
         self._slope = parameter.relu_param.negative_slope
         self._mask = Buffer(self.xp)
+        self._bits = Buffer(self.xp)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]), self.write(top[0])
@@ -47,7 +49,7 @@ class ReLULayer(NeuronLayer):
         if not self._keeps_mask(bottom, top):
             xp.greater(x, 0, out=mask)
         if self._slope == 0:
-            xp.multiply(top_diff, mask, out=bottom_diff)
+            keep_where(xp, mask, top_diff, bottom_diff, self._bits)
             return
         factor = self.scratch.get(x.shape, x.dtype)
         xp.multiply(mask, 1.0 - self._slope, out=factor, dtype=factor.dtype)

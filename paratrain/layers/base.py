@@ -45,6 +45,8 @@ class LayerContext:
     rank: int = 0
     size: int = 1
     """Ranks that share the records: record r, r + size ... are this rank's, r being ``rank``."""
+    deal: tuple[int, int] = (0, 1)
+    """(rank, size) where ranks share the batches of a TEST net: batch r, r + size ... are this rank's."""
     clock: Clock = field(default_factory=Clock)
     allow_python: bool = True
     """Layers of type Python may run the code that the net names."""
@@ -113,6 +115,24 @@ class Layer(abc.ABC):
     def allow_force_backward(self, bottom_index: int) -> bool:
         """Whether ``force_backward`` makes gradients flow to this bottom; labels say no."""
         return True
+
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """Whether ranks may share the batches of a TEST net that has this layer.
+
+        Then what it makes of a batch does not depend on those before, and if it brings data, it brings the batches that
+        ``context.deal`` says.
+        """
+        return not cls.is_data
+
+    @property
+    def record_count(self) -> int:
+        """Of a layer that brings data: the records in its source; 0 where there is none."""
+        return 0
+
+    def last_keys(self) -> list[str]:
+        """Of a layer that brings data: the names of the records of the last batch, as far as it knows them."""
+        return []
 
     def close(self) -> None:  # noqa: B027  (only data layers hold anything)
         """Free threads and files."""

@@ -31,6 +31,12 @@ class BatchNormLayer(Layer):
 
     statistic_blobs = frozenset({0, 1, 2})
 
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:
+        """Not where batches of a TEST net renew the running statistics, each in its turn."""
+        batch_norm = parameter.batch_norm_param
+        return batch_norm.use_global_stats or not batch_norm.HasField("use_global_stats")
+
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)
         batch_norm = parameter.batch_norm_param

@@ -20,7 +20,7 @@ class DataLayer(PrefetchingLayer):
 
     They come from the Datums of the database ``data_param.source``, an LMDB or LevelDB (``backend``). N is
     ``data_param.batch_size``. In TRAIN the ranks take turns over the records (see
-    :class:`paratrain.data.ShardedReader`); in TEST every net reads all of them, as in Caffe.
+    :class:`paratrain.data.ShardedReader`); in TEST batches are made of all, as in Caffe.
 
     Raises DataError, naming the layer: for a database that cannot be opened or a first record that cannot be used when
     it is set up, for any other record in the ``forward`` that would have used it.

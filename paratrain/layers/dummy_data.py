@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from paratrain.blob import Blob
 from paratrain.fillers import fill
 from paratrain.layers.base import Layer, register_layer
-from paratrain.proto import FillerParameter
+from paratrain.proto import FillerParameter, LayerParameter
 from paratrain.random import generator
 
 __all__ = ["DummyDataLayer"]
@@ -25,6 +25,11 @@ class DummyDataLayer(Layer):
     bottom_range = (0, 0)
     top_range = (1, None)
     is_data = True
+
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """Yes: the values of a batch follow from its number."""
+        return True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         fillers = list(self.parameter.dummy_data_param.data_filler)
@@ -45,14 +50,25 @@ class DummyDataLayer(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         context = self.context
+        first, step = context.deal
+        number = first + self._forward_count * step
         for index, (blob, filler) in enumerate(zip(top, self._fillers, strict=True)):
             if filler.type != "constant":
-                key = (context.seed, "dummy_data", self.name, index, context.rank, self._forward_count)
+                key = (context.seed, "dummy_data", self.name, index, context.rank, number)
                 fill(blob, filler, generator(*key))
         self._forward_count += 1
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Nothing: there are no bottoms."""
+
+    @property
+    def next_batch(self) -> int:
+        """How many batches have been handed out: the number of the next one."""
+        return self._forward_count
+
+    def seek(self, batch: int) -> None:
+        """Go on with batch number ``batch``, as if those before had been handed out: for resumed runs."""
+        self._forward_count = batch
 
     def _top_shapes(self, top_count: int) -> list[tuple[int, ...]]:
         parameter = self.parameter.dummy_data_param

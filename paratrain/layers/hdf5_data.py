@@ -9,7 +9,7 @@ from paratrain.data.hdf5_records import Hdf5Records
 from paratrain.data.sharding import ShardedReader
 from paratrain.errors import DataError
 from paratrain.layers.base import Layer, register_layer
-from paratrain.proto import TEST
+from paratrain.proto import TEST, LayerParameter
 
 __all__ = ["HDF5DataLayer"]
 
@@ -18,8 +18,8 @@ __all__ = ["HDF5DataLayer"]
 class HDF5DataLayer(Layer):
     """Each top is a batch (batch_size, ...) of the dataset of its name, as floats, in the files that ``source`` lists.
 
-    In TRAIN the ranks take turns over the rows (see :class:`paratrain.data.ShardedReader`); in TEST every net reads all of
-    them, as in Caffe. With ``shuffle`` each epoch has another order of the files and of the rows within each, the same on
+    In TRAIN the ranks take turns over the rows (see :class:`paratrain.data.ShardedReader`); in TEST batches are made of all
+    of them, as in Caffe. With ``shuffle`` each epoch has another order of the files and of the rows within each, the same on
     every number of ranks. A ``transform_param`` is refused, as in Caffe.
 
     Raises DataError that names the layer, for files that are missing or do not fit.
@@ -51,21 +51,41 @@ class HDF5DataLayer(Layer):
         except DataError as error:
             raise self._named(error) from error
         self._reader = ShardedReader(self._records.count, rank, size)
+        self._last: list[int] = []
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, shape in zip(top, self._records.row_shapes, strict=True):
             blob.reshape(self._batch_size, *shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        positions = self._reader.positions(self._batch, self._batch_size)
+        first, step = self.context.deal
+        positions = self._reader.positions(first + self._batch * step, self._batch_size)
         try:
             self._records.read(positions, [blob.write_data(None) for blob in top])
         except DataError as error:
             raise self._named(error) from error
+        self._last = [int(position) for position in positions]
         self._batch += 1
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Nothing: data has no gradient."""
+
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """Yes: any batch can be read at any time."""
+        return True
+
+    @property
+    def record_count(self) -> int:
+        """Rows in all files."""
+        return self._records.count
+
+    def last_keys(self) -> list[str]:
+        """The rows of the last batch, by their places in the sequence of this epoch."""
+        return [
+            f"row {position % self._records.count} of epoch {position // self._records.count}"
+            for position in self._last
+        ]
 
     @property
     def next_batch(self) -> int:

@@ -9,6 +9,7 @@ from paratrain.blob import Blob
 from paratrain.data.hdf5 import RowWriter
 from paratrain.errors import DataError, ShapeMismatchError
 from paratrain.layers.base import Layer, register_layer
+from paratrain.proto import LayerParameter
 
 __all__ = ["HDF5OutputLayer"]
 
@@ -24,6 +25,11 @@ class HDF5OutputLayer(Layer):
 
     bottom_range = (2, 2)
     top_range = (0, 0)
+
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """No: the batches are written in order, to one file."""
+        return False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         path = self.parameter.hdf5_output_param.file_name

@@ -19,7 +19,7 @@ class ImageDataLayer(PrefetchingLayer):
     ``image_data_param`` gives ``batch_size``, N; ``source``, a text file with the path of an image and its label on
     each line; ``root_folder``, which is put in front of every path; ``new_height`` and ``new_width``, both or neither;
     ``is_color``, 3 channels or 1; ``shuffle``: every epoch in an order of its own, the same on all ranks. In TRAIN the
-    ranks take turns over the lines, or over the epoch's order; in TEST every net reads all of them.
+    ranks take turns over the lines, or over the epoch's order; in TEST batches are made of all.
 
     Raises DataError, naming the layer: for a list that is missing or has a bad line, or a first image that cannot be
     used, when it is set up; for any other image in the ``forward`` that would have used it.

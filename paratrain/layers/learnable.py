@@ -23,7 +23,9 @@ def add_learnable_blob(layer: Layer, shape: Sequence[int], dtype: npt.DTypeLike,
     """
     blob, index = Blob(shape, dtype), len(layer.blobs)
     # Where nothing is computed, a blob with the second axis cut to 1 shows whether the filler can work.
-    filled = Blob((*blob.shape[:1], *(1 for _ in blob.shape[1:2]), *blob.shape[2:])) if layer.context.shapes_only else blob
+    filled = (
+        Blob((*blob.shape[:1], *(1 for _ in blob.shape[1:2]), *blob.shape[2:])) if layer.context.shapes_only else blob
+    )
     try:
         fill(filled, filler, generator(layer.context.seed, "filler", layer.name, index))
     except NetError as error:

@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from paratrain.blob import Blob, SyncedMemory
 from paratrain.blob.limits import check_bytes
+from paratrain.data.dealt import DealtLoader
 from paratrain.data.loader import BatchLoader
 from paratrain.data.prefetch import Prefetcher, RingMemory
 from paratrain.errors import DataError
 from paratrain.layers.base import Layer
-from paratrain.proto import TEST
+from paratrain.proto import TEST, LayerParameter
 
 __all__ = ["PrefetchingLayer"]
 
@@ -47,7 +48,9 @@ class PrefetchingLayer(Layer):
 
     @property
     def share(self) -> tuple[int, int]:
-        """(rank, size): in TRAIN the ranks take turns over the records; in TEST every net reads all, as in Caffe."""
+        """(rank, size): in TRAIN the ranks take turns over the records; in TEST batches are made of all, as in Caffe, and
+        it is the batches that ranks may share (``context.deal``).
+        """
         return (0, 1) if self.context.phase == TEST else (self.context.rank, self.context.size)
 
     # -- for nets ------------------------------------------------------------------------------------------------
@@ -58,6 +61,8 @@ class PrefetchingLayer(Layer):
             raise self.error("there is no batch_size")
         with self._named():
             loader = self.open_loader()
+        if context.deal != (0, 1):
+            loader = DealtLoader(loader, *context.deal)
         self._shapes: tuple[tuple[int, ...], ...] = ((self.batch_size, *loader.image_shape), (self.batch_size,))
         self.reshape(bottom, top)
         if context.shapes_only:
@@ -67,6 +72,7 @@ class PrefetchingLayer(Layer):
         place_count = max(1, self.parameter.data_param.prefetch)
         image_bytes = math.prod(self._shapes[0]) * dtype.itemsize
         check_bytes(place_count * image_bytes, f"{place_count} batches of the shape {self._shapes[0]}")
+        self._loader = loader
         self._ring = _Ring(loader, self._shapes, dtype, place_count)
         self._prefetcher = Prefetcher(self._ring.fill, [(place,) for place in range(place_count)], loader.close)
         for blob, memory in zip(top, self._ring.memories, strict=False):
@@ -95,6 +101,23 @@ class PrefetchingLayer(Layer):
         """End the thread and close the source; the tops keep the last batch."""
         if hasattr(self, "_prefetcher"):
             self._prefetcher.close()
+
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """Yes: any batch can be read at any time."""
+        return True
+
+    @property
+    def record_count(self) -> int:
+        """Records in the source."""
+        return self._loader.record_count
+
+    def last_keys(self) -> list[str]:
+        """The names of the records in the last batch; stops reading ahead until the next one is asked for."""
+        if self.next_batch == 0:
+            return []
+        self.seek(self.next_batch)  # ends the thread, which would use the loader at the same time
+        return self._loader.keys(self.next_batch - 1, self.batch_size)
 
     @property
     def next_batch(self) -> int:

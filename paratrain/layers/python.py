@@ -85,6 +85,11 @@ class PythonLayer(Layer):
     bottom_range = (0, None)
     top_range = (0, None)
 
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003
+        """No: nobody knows what the user's code remembers."""
+        return False
+
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)
         python = parameter.python_param

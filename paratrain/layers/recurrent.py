@@ -45,6 +45,11 @@ class RecurrentLayer(Layer):
     """Rows of the weights for each output."""
     state_names: ClassVar[tuple[str, ...]]
 
+    @classmethod
+    def deals_batches(cls, parameter: LayerParameter) -> bool:
+        """Only where the state does not go from one batch to the next."""
+        return parameter.recurrent_param.expose_hidden
+
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)
         recurrent = parameter.recurrent_param

@@ -1,6 +1,7 @@
 """Nets: layers wired together by the names of their blobs."""
 
+from paratrain.net.copying import CopyRules
 from paratrain.net.net import Net
 from paratrain.net.parameters import ParameterEntry, Parameters
 
-__all__ = ["Net", "ParameterEntry", "Parameters"]
+__all__ = ["CopyRules", "Net", "ParameterEntry", "Parameters"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from paratrain.blob.limits import check_bytes, format_bytes
 from paratrain.errors import NetError
-from paratrain.proto import NetParameter
+from paratrain.proto import TRAIN, NetParameter
 from paratrain.proto.limits import LARGEST_LAYER_COUNT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_layer_count(parameter: NetParameter) -> None:
 
 
 def check_memory(net: Net) -> None:
-    """Raise NetError where the data of all blobs, or the parameters with their gradients, do not fit into the memory left.
+    """Raise NetError where the data of all blobs, or in TRAIN the parameters and their gradients, exceed the memory left.
 
     Memory that blobs share counts once.
     """
@@ -34,7 +34,7 @@ def check_memory(net: Net) -> None:
     largest = max(data.values(), key=lambda blob: blob.count, default=None)
     hint = f" (the largest: '{names.get(id(largest), '')}' {largest.shape})" if largest is not None else ""
     check_bytes(sum(sizes.values()), f"the data of the {len(sizes)} blobs of network '{net.name}'{hint}")
-    # The values lie there already, scattered; training moves them to one array and adds another for the gradients.
-    parameter_bytes = sum(entry.blob.count * entry.blob.dtype.itemsize for entry in net.parameters.entries)
-    copies = "the parameters of network '{}', {} each of values and gradients,"
-    check_bytes(2 * parameter_bytes, copies.format(net.name, format_bytes(parameter_bytes)))
+    if net.phase == TRAIN:
+        # The values lie there already, scattered; training moves them to one array and adds another for the gradients.
+        count = sum(entry.blob.count * entry.blob.dtype.itemsize for entry in net.parameters.entries)
+        check_bytes(2 * count, f"the parameters of network '{net.name}', {format_bytes(count)}, and their gradients")

@@ -14,6 +14,7 @@ from paratrain.layers import Layer, LayerContext, create_layer
 from paratrain.layers.fields import misplaced_fields
 from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
+from paratrain.net.copying import CopyRules
 from paratrain.net.parameters import Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
@@ -88,7 +89,7 @@ class Net(ArrayInterface):
             )
         if not parameter.HasField("phase"):
             parameter.phase = self.phase
-        if self.context.rank == 0 and not self.context.shapes_only:
+        if self.context.rank == self.context.deal[0] == 0 and not self.context.shapes_only:
             for misplaced in misplaced_fields(parameter):
                 logger.warning("%s", misplaced)
         logger.info("Creating layer %s", parameter.name)
@@ -255,9 +256,12 @@ class Net(ArrayInterface):
         """Use the parameters of equally named layers of ``other``, in its memory: when it learns, so does this one."""
         weights.share(self, other)
 
-    def copy_trained_layers_from(self, source: NetParameter) -> None:
-        """Copy the weights of equally named layers; layers of ``source`` that are not here are left out, with a log line."""
-        weights.copy(self, source)
+    def copy_trained_layers_from(self, source: NetParameter, rules: CopyRules | None = None) -> None:
+        """Copy the weights of equally named layers; layers of ``source`` that are not here are left out, with a log line.
+
+        With ``rules`` the log has a table of what became of each layer.
+        """
+        weights.copy(self, source, rules)
 
     def to_proto(self, write_diff: bool = False) -> NetParameter:
         """Return the description of the net with its weights (and gradients, when asked): what a caffemodel holds."""

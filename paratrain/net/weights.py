@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError, SnapshotError
 from paratrain.layers.base import Layer
+from paratrain.net.copying import MISMATCH_ADVICE, CopyRules, CopyTable
 from paratrain.proto import BlobProto, NetParameter, array_to_blob, blob_shape, blob_to_array, upgrade_net
 
 if TYPE_CHECKING:
@@ -18,32 +20,60 @@ __all__ = ["copy", "share", "to_proto"]
 logger = logging.getLogger(__name__)
 
 
-def copy(net: Net, source: NetParameter) -> None:
+def copy(net: Net, source: NetParameter, rules: CopyRules | None = None) -> None:
     """Copy into ``net`` the blobs of every layer of ``source`` that it has by name (Caffe's CopyTrainedLayersFrom). ``source``
     may be in an old form (V0 or V1), its blobs with four legacy axes, and NVCaffe's raw ones.
 
+    With ``rules`` names may change, layers of other shapes may be left out, and the log has a table of what was done.
     Raises SnapshotError for another number of blobs, ShapeMismatchError for other shapes, before anything is copied.
     """
     source = upgrade_net(source)
+    table = None if rules is None else CopyTable()
+    rules = CopyRules() if rules is None else rules
+    source_names = [layer.name for layer in source.layer]
     layers = dict(zip(net.layer_names, net.layers, strict=True))
     copies: list[tuple[Blob, BlobProto]] = []
     for source_layer in source.layer:
-        target = layers.get(source_layer.name)
+        name, why = rules.target(source_layer.name, source_names)
+        target = layers.get(name) if name is not None else None
         if target is None:
             logger.info("Ignoring source layer %s", source_layer.name)
+            if table is not None and source_layer.blobs:
+                table.leave(source_layer.name, why or "not in the network")
             continue
         if not source_layer.blobs:
             continue
-        if len(source_layer.blobs) != len(target.blobs):
-            raise SnapshotError(
-                f"layer '{target.name}' ({target.type}) has {len(target.blobs)} parameter blobs; "
-                f"the weights hold {len(source_layer.blobs)} for it"
-            )
-        for index, saved in enumerate(source_layer.blobs):
-            _check_shape(target, index, saved)
-            copies.append((target.blobs[index], saved))
+        try:
+            _check_blobs(target, source_layer.blobs)
+        except SnapshotError as error:
+            if not rules.allow_mismatch:
+                raise
+            if table is not None:
+                table.leave(source_layer.name, str(error))
+            continue
+        except ShapeMismatchError as error:
+            if not rules.allow_mismatch:
+                raise ShapeMismatchError(f"{error}{MISMATCH_ADVICE}") from None
+            if table is not None:
+                table.leave(source_layer.name, str(error))
+            continue
+        copies += zip(target.blobs, source_layer.blobs, strict=True)
+        if table is not None:
+            table.take(source_layer.name, target.name, [blob.shape for blob in target.blobs])
     for blob, saved in copies:
         blob.data[...] = blob_to_array(saved).reshape(blob.shape)
+    if table is not None:
+        table.log(net.params)
+
+
+def _check_blobs(layer: Layer, saved: Sequence[BlobProto]) -> None:
+    if len(saved) != len(layer.blobs):
+        raise SnapshotError(
+            f"layer '{layer.name}' ({layer.type}) has {len(layer.blobs)} parameter blobs; "
+            f"the weights hold {len(saved)} for it"
+        )
+    for index, blob in enumerate(saved):
+        _check_shape(layer, index, blob)
 
 
 def _check_shape(layer: Layer, index: int, saved: BlobProto) -> None:
@@ -53,8 +83,7 @@ def _check_shape(layer: Layer, index: int, saved: BlobProto) -> None:
     same = found == (1,) * (4 - len(wanted)) + wanted if legacy and len(wanted) <= 4 else found == wanted
     if not same:
         raise ShapeMismatchError(
-            f"layer '{layer.name}' ({layer.type}): parameter {index} has shape {wanted} in the net and {found} in the "
-            "weights; to train this layer anew, give it another name, so that it does not match"
+            f"layer '{layer.name}' ({layer.type}): parameter {index} has shape {wanted} in the net and {found} in the weights"
         )
 
 

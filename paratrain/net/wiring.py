@@ -11,7 +11,7 @@ from paratrain.layers.base import Layer
 from paratrain.proto import LayerParameter
 from paratrain.registry import nearest
 
-__all__ = ["AUTOMATIC", "LayerWiring", "Wiring"]
+__all__ = ["AUTOMATIC", "LayerWiring", "Wiring", "check_propagate_down"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,15 @@ class LayerWiring:
     needs_backward: bool = False
 
 
+def check_propagate_down(parameter: LayerParameter, layer: Layer) -> None:
+    """Raise LayerError where ``propagate_down`` is not given once for each bottom, or not at all."""
+    count = len(parameter.propagate_down)
+    if count not in (0, len(parameter.bottom)):
+        raise layer.error(
+            f"propagate_down is given {count} times for {len(parameter.bottom)} bottoms; give it once for each, or not at all"
+        )
+
+
 class Wiring:
     """Connects layers one after the other by blob names, then decides which of them need backward.
 
@@ -50,12 +59,8 @@ class Wiring:
         """Enter a layer: find its bottoms, make its tops. Raises LayerError for a top made twice."""
         wired = LayerWiring()
         self.layers.append(wired)
+        check_propagate_down(parameter, layer)
         given = list(parameter.propagate_down)
-        if given and len(given) != len(parameter.bottom):
-            raise layer.error(
-                f"propagate_down is given {len(given)} times for {len(parameter.bottom)} bottoms; "
-                "give it once for each, or not at all"
-            )
         for index, name in enumerate(parameter.bottom):
             self._append_bottom(wired, layer, index, name, given[index] if given else None)
         for index, name in enumerate(parameter.top):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from paratrain.proto import caffe_pb2
-from paratrain.proto.binary import read_binary, write_atomically, write_binary
+from paratrain.proto.binary import read_binary, replace_atomically, write_atomically, write_binary, write_pieces
 from paratrain.proto.blob_proto import array_to_blob, blob_shape, blob_to_array
 from paratrain.proto.caffe_pb2 import (
     TEST,
@@ -72,8 +72,10 @@ __all__ = [
     "parse_prototxt",
     "read_binary",
     "read_prototxt",
+    "replace_atomically",
     "upgrade_net",
     "upgrade_solver",
     "write_atomically",
     "write_binary",
+    "write_pieces",
 ]

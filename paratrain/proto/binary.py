@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from paratrain.proto.content import describe_content, disagreement
 from paratrain.proto.schema import descriptor_of, missing_fields
 from paratrain.proto.wire import LARGEST_BYTES, fields
 
-__all__ = ["read_binary", "write_atomically", "write_binary"]
+__all__ = ["read_binary", "replace_atomically", "write_atomically", "write_binary", "write_pieces"]
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -79,29 +80,60 @@ def write_binary(path: str | os.PathLike[str], message: Message) -> None:
     write_atomically(path, data)
 
 
+def write_pieces(path: str | os.PathLike[str], name: str, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a message that is serialized already, in pieces, as :func:`write_binary` does.
+
+    Other threads go on while a large piece is written. ``name`` is the message's type. Raises SnapshotError.
+    """
+    parts = list(pieces)
+    size_bytes = sum(len(part) for part in parts)
+    if size_bytes > LARGEST_BYTES:
+        raise SnapshotError(_TOO_LARGE.format(path=path, name=name, size=size_bytes, largest=LARGEST_BYTES))
+    with _named(path, size_bytes), replace_atomically(path) as temporary, temporary.open("xb") as stream:
+        for part in parts:
+            stream.write(part)
+
+
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to a temporary file beside ``path``, flush it to the disk, then rename it over ``path``.
 
     Nothing is left behind on failure. Raises SnapshotError, which says why.
     """
+    with _named(path, len(data)), replace_atomically(path) as temporary, temporary.open("xb") as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of a temporary file beside ``path``, for the block to write; then flush it to the disk and rename it.
+
+    Where the block raises, the temporary file is removed and ``path`` stays as it was. Raises OSError.
+    """
     file = Path(path)
     # Hidden, unique, and created with the permissions that the umask gives to any file.
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
         try:
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _flush_folder(file.parent)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _flush_folder(file.parent)
+
+
+@contextlib.contextmanager
+def _named(path: str | os.PathLike[str], size_bytes: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SnapshotError(
-            f"{file}: cannot be written ({error.strerror}); {len(data):,} bytes were to go there"
+            f"{Path(path)}: cannot be written ({error.strerror}); {size_bytes:,} bytes were to go there"
         ) from None
 
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["BYTES", "FIXED32", "FIXED64", "LARGEST_BYTES", "VARINT", "Field", "encode_length_delimited", "fields"]
+__all__ = [
+    "BYTES",
+    "FIXED32",
+    "FIXED64",
+    "LARGEST_BYTES",
+    "VARINT",
+    "Field",
+    "encode_header",
+    "encode_length_delimited",
+    "fields",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -55,7 +65,12 @@ def fields(data: bytes | memoryview) -> Iterator[Field]:
 
 def encode_length_delimited(number: int, value: bytes | memoryview) -> bytes:
     """Return field ``number`` with these bytes (a string, a message, packed numbers), serialized."""
-    return b"".join((_encode_varint(number << 3 | BYTES), _encode_varint(len(value)), value))
+    return b"".join((encode_header(number, len(value)), value))
+
+
+def encode_header(number: int, length_bytes: int) -> bytes:
+    """Return what stands before the bytes of field ``number`` (a string, a message, packed numbers) of this length."""
+    return _encode_varint(number << 3 | BYTES) + _encode_varint(length_bytes)
 
 
 def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:

@@ -1,16 +1,40 @@
-"""Snapshots: the weights and the solver's state as Caffe's own files."""
+"""Snapshots: the weights and the solver's state as Caffe's own files, and beside them what resuming bit for bit needs."""
 
-from paratrain.snapshot.caffemodel import check_writable, load_weights, save_weights, split_weights
-from paratrain.snapshot.solverstate import check_history, find_learned_net, load_history, read_state, write_state
+from paratrain.snapshot.caffemodel import check_writable, load_all_weights, load_weights, save_weights, split_weights
+from paratrain.snapshot.copies import SnapshotCopy, copy_weights
+from paratrain.snapshot.keeper import SnapshotKeeper
+from paratrain.snapshot.names import training_name
+from paratrain.snapshot.opening import OpenedSnapshot, open_snapshot
+from paratrain.snapshot.positions import DataPlan, move_to, plan_data, positions, reopen
+from paratrain.snapshot.retention import Metric, find_newest
+from paratrain.snapshot.solverstate import SavedState, check_history, load_history, shape_history
+from paratrain.snapshot.training_state import BestScore, DataPosition, TrainingState, read_training_state
 
 __all__ = [
+    "BestScore",
+    "DataPlan",
+    "DataPosition",
+    "Metric",
+    "OpenedSnapshot",
+    "SavedState",
+    "SnapshotCopy",
+    "SnapshotKeeper",
+    "TrainingState",
     "check_history",
     "check_writable",
-    "find_learned_net",
+    "copy_weights",
+    "find_newest",
+    "load_all_weights",
     "load_history",
     "load_weights",
-    "read_state",
+    "move_to",
+    "open_snapshot",
+    "plan_data",
+    "positions",
+    "read_training_state",
+    "reopen",
     "save_weights",
+    "shape_history",
     "split_weights",
-    "write_state",
+    "training_name",
 ]

@@ -7,67 +7,87 @@ array laid out like the learnable values; the statistics have none, and stand in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.data.hdf5 import is_hdf5, read_solver_state
 from paratrain.errors import SnapshotError
 from paratrain.net import Parameters
-from paratrain.proto import (
-    NetParameter,
-    SolverState,
-    array_to_blob,
-    blob_shape,
-    blob_to_array,
-    read_binary,
-    write_binary,
-)
+from paratrain.proto import NetParameter, SolverState, blob_to_array, read_binary
 
-__all__ = ["check_history", "find_learned_net", "load_history", "read_state", "write_state"]
+__all__ = [
+    "POLICY_FIELDS",
+    "SavedState",
+    "check_history",
+    "find_learned_net",
+    "load_history",
+    "read_state",
+    "shape_history",
+]
 
 Flat = npt.NDArray[Any]
 
-
-def write_state(
-    path: str | Path,
-    *,
-    iteration: int,
-    learned_net: str,
-    current_step: int,
-    parameters: Parameters,
-    history: Sequence[Flat],
-) -> None:
-    """Write a solver state; the file is whole or not there. Raises SnapshotError where it cannot be written.
-
-    ``history`` holds the flat arrays, each as long as the learnable values.
-    """
-    state = SolverState(iter=iteration, learned_net=learned_net, current_step=current_step)
-    for flat in history:
-        for entry in parameters.entries:
-            shape = entry.blob.shape
-            values = (
-                np.zeros(shape, flat.dtype) if entry.is_statistic else flat[entry.start : entry.stop].reshape(shape)
-            )
-            array_to_blob(values, state.history.add())
-    write_binary(path, state)
+POLICY_FIELDS = ("minimum_loss", "iter_last_event")
 
 
-def read_state(path: str | Path) -> SolverState:
-    """Read a solver state. Raises SnapshotError for a file that is missing, cut, or holds something else."""
+@dataclass(frozen=True)
+class SavedState:
+    """A solver state as a file holds it."""
+
+    iteration: int
+    learned_net: str
+    """Where the weights were written; empty where the file does not say."""
+    current_step: int
+    history: Sequence[npt.NDArray[Any]]
+    has_legacy_shapes: bool = False
+    """From before blobs had any number of axes: shapes are filled up with ones in front."""
+    policy: Mapping[str, float] = field(default_factory=dict)
+    """What intel/caffe's policy ``plateau`` keeps in a binary state."""
+
+
+def shape_history(parameters: Parameters, history: Sequence[Flat]) -> list[npt.NDArray[Any]]:
+    """The flat histories as Caffe's blobs, views of them; those of the statistics are zeros."""
+    return [
+        np.zeros(entry.blob.shape, flat.dtype)
+        if entry.is_statistic
+        else flat[entry.start : entry.stop].reshape(entry.blob.shape)
+        for flat in history
+        for entry in parameters.entries
+    ]
+
+
+def read_state(path: str | Path) -> SavedState:
+    """Read a solver state, binary or HDF5. Raises SnapshotError for a file that is missing, cut, or holds something else."""
+    if is_hdf5(path):
+        try:
+            return SavedState(*read_solver_state(path))
+        except SnapshotError as error:
+            if "it has data" in str(error):
+                raise SnapshotError(f"{error}{_WEIGHTS_HINT.format(path=path)}") from None
+            raise
     try:
         state = read_binary(path, SolverState)
     except SnapshotError as error:
         if _is_model(path):
-            raise SnapshotError(
-                f"{error}; give the .solverstate beside it, or start from these weights with -weights {path}"
-            ) from None
+            raise SnapshotError(f"{error}{_WEIGHTS_HINT.format(path=path)}") from None
         raise
     if not state.HasField("iter"):
         raise SnapshotError(f"{path}: expected a SolverState, and this names no iteration")
-    return state
+    try:
+        history = [blob_to_array(saved) for saved in state.history]
+    except SnapshotError as error:
+        raise SnapshotError(f"{path}: {error}") from None
+    legacy = any(not saved.HasField("shape") for saved in state.history)
+    policy = {name: getattr(state, name) for name in POLICY_FIELDS if state.HasField(name)}
+    return SavedState(state.iter, state.learned_net, state.current_step, history, legacy, policy)
+
+
+_WEIGHTS_HINT = "; give the .solverstate beside it, or start from these weights with -weights {path}"
 
 
 def _is_model(path: str | Path) -> bool:
@@ -79,7 +99,7 @@ def _is_model(path: str | Path) -> bool:
 
 
 def check_history(
-    state: SolverState, path: str | Path, parameters: Parameters, history_count: int, solver_type: str
+    state: SavedState, path: str | Path, parameters: Parameters, history_count: int, solver_type: str
 ) -> None:
     """Raise SnapshotError where ``state``, read from ``path``, is of another net or of another type of solver."""
     entries = parameters.entries
@@ -91,25 +111,25 @@ def check_history(
         )
     for index, saved in enumerate(state.history):
         entry = entries[index % len(entries)]
-        found, wanted_shape = blob_shape(saved), entry.blob.shape
-        legacy = (1,) * (len(found) - len(wanted_shape)) + wanted_shape  # before blobs had any number of axes
-        if found != wanted_shape and (saved.HasField("shape") or found != legacy):
+        found, wanted_shape = saved.shape, entry.blob.shape
+        legacy = (1,) * (len(found) - len(wanted_shape)) + wanted_shape
+        if found != wanted_shape and not (state.has_legacy_shapes and found == legacy):
             raise SnapshotError(
                 f"{path}: the history of parameter {entry.label} has shape {found}, the parameter {wanted_shape}: "
                 "the state is of another net"
             )
 
 
-def load_history(state: SolverState, parameters: Parameters, history: Sequence[Flat]) -> None:
+def load_history(state: SavedState, parameters: Parameters, history: Sequence[Flat]) -> None:
     """Copy the histories of a state that :func:`check_history` has passed into the flat arrays ``history``."""
     entries = parameters.entries
     for index, saved in enumerate(state.history):
         entry, flat = entries[index % len(entries)], history[index // len(entries)]
         if not entry.is_statistic:
-            flat[entry.start : entry.stop] = blob_to_array(saved).reshape(-1)
+            flat[entry.start : entry.stop] = saved.reshape(-1)
 
 
-def find_learned_net(state: SolverState, path: str | Path) -> Path | None:
+def find_learned_net(state: SavedState, path: str | Path) -> Path | None:
     """Return the caffemodel that belongs to a state read from ``path``; None where the state names none.
 
     It is looked up as written, then beside the state, so that a folder of snapshots may be moved. Raises SnapshotError.

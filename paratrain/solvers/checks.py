@@ -6,12 +6,32 @@ from collections.abc import Iterator
 
 from paratrain.errors import ParatrainError, SolverError
 from paratrain.proto import SolverParameter, fork_of
+from paratrain.solvers.local_rates import find_local_rate_problems
 from paratrain.solvers.lr_policy import check_policy
+from paratrain.solvers.momentum_policy import find_policy_problems
 
 __all__ = ["check_parameter", "find_problems", "left_out_fields"]
 
 _AT_LEAST = {"average_loss": 1, "iter_size": 1, "max_iter": 0, "display": 0, "snapshot": 0, "test_interval": 0}
 _REGULARIZATIONS = ("L1", "L2")
+
+# Fields of Caffe's forks that are followed: warm-up, policies of rate, momentum and decay, layer-wise rates.
+_FOLLOWED = {"plateau_winsize", "rampup_interval", "rampup_lr", "min_lr", "warmup_iter", "warmup_start_lr"} | {
+    "momentum_policy",
+    "max_momentum",
+    "momentum_power",
+    "weight_decay_policy",
+    "weight_decay_power",
+    "max_weight_decay",
+    "larc",
+    "larc_policy",
+    "larc_eta",
+    "larc_turbo",
+    "local_lr_auto",
+    "local_gw_ratio",
+    "stagelr",
+    "stageiter",
+}
 
 # Fields of Caffe's forks that do not change what is learned: which library computes, how results are shown or stored.
 _LEFT_OUT = {"ap_version", "engine", "eval_type", "per_parameter_reduce", "richness", "group_id"} | {
@@ -46,14 +66,16 @@ def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
         )
     if parameter.HasField("clip_gradients") and parameter.clip_gradients == 0:
         yield SolverError("clip_gradients is 0, which would stop all learning; give the largest norm allowed")
-    if parameter.snapshot_format == SolverParameter.HDF5:
-        yield SolverError("snapshot_format: HDF5 is not part of this version; use BINARYPROTO, the default")
+    if parameter.delta < 0:
+        yield SolverError(f"delta is {parameter.delta:g}; it must be 0 or more")
     if parameter.snapshot and not parameter.snapshot_prefix:
         yield SolverError(f"snapshot is {parameter.snapshot}, but there is no snapshot_prefix to name the files by")
+    yield from find_policy_problems(parameter)
+    yield from find_local_rate_problems(parameter)
     # What this version would have to ignore is refused: training would not be what the file asks for.
     for field, _ in parameter.ListFields():
         fork = fork_of(field)
-        if fork is not None and field.name not in _LEFT_OUT:
+        if fork is not None and field.name not in _LEFT_OUT | _FOLLOWED:
             yield SolverError(
                 f"{field.name} is a field of {fork} that this version does not know to follow; leave it out"
             )

@@ -78,5 +78,10 @@ class SmoothedLoss:
             self._next = (self._next + 1) % self._window
 
     @property
+    def losses(self) -> list[float]:
+        """The losses that are averaged, the oldest first."""
+        return self._losses[self._next :] + self._losses[: self._next]
+
+    @property
     def value(self) -> float:
         return sum(self._losses) / len(self._losses) if self._losses else 0.0

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from paratrain.backends import Backend
+from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.registry import Registry
+from paratrain.solvers.nets import EditNet
+from paratrain.solvers.ranks import Ranks
 from paratrain.solvers.solver import Solver
 
 __all__ = ["SOLVERS", "create_solver", "register_solver"]
@@ -35,7 +38,20 @@ def create_solver(
     size: int = 1,
     seed: int | None = None,
     allow_python: bool = True,
+    ranks: Ranks | None = None,
+    copy_rules: CopyRules | None = None,
+    edit_train_net: EditNet | None = None,
 ) -> Solver:
     """Return a new solver of ``parameter.type``. Raises UnknownNameError for an unknown type, and what Solver raises."""
     kind = SOLVERS.get(parameter.type)
-    return kind(parameter, backend=backend, rank=rank, size=size, seed=seed, allow_python=allow_python)
+    return kind(
+        parameter,
+        backend=backend,
+        rank=rank,
+        size=size,
+        seed=seed,
+        allow_python=allow_python,
+        ranks=ranks,
+        copy_rules=copy_rules,
+        edit_train_net=edit_train_net,
+    )

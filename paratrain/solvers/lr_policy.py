@@ -1,6 +1,7 @@
 """Learning-rate policies: the rate as a pure function of the solver's settings and the iteration.
 
-The formulas are those that Caffe's SolverParameter documents for ``lr_policy``.
+The formulas are those that Caffe's SolverParameter documents for ``lr_policy``; ``multifixed`` and ``plateau`` are intel/caffe's,
+``min_lr`` is NVCaffe's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 from paratrain.registry import Registry
+from paratrain.solvers.warm_up import check_warm_up, warm_up_rate
 
 __all__ = ["LR_POLICIES", "LearningRatePolicy", "check_policy", "current_step", "learning_rate"]
 
@@ -71,8 +73,9 @@ def _multistep(parameter: SolverParameter, iteration: int) -> float:
 
 @_policy("poly", "power", "max_iter")
 def _poly(parameter: SolverParameter, iteration: int) -> float:
-    """base_lr * (1 - iteration / max_iter) ^ power; 0 after max_iter"""
-    return parameter.base_lr * math.pow(max(0.0, 1.0 - iteration / parameter.max_iter), parameter.power)
+    """min_lr + (base_lr - min_lr) * (1 - iteration / max_iter) ^ power; min_lr, which is 0 if not given, after max_iter"""
+    falls = parameter.base_lr - parameter.min_lr
+    return parameter.min_lr + falls * math.pow(max(0.0, 1.0 - iteration / parameter.max_iter), parameter.power)
 
 
 @_policy("sigmoid", "gamma", "stepsize")
@@ -82,6 +85,19 @@ def _sigmoid(parameter: SolverParameter, iteration: int) -> float:
     if exponent > 0:  # the same value, without overflow
         return parameter.base_lr * math.exp(-exponent) / (1.0 + math.exp(-exponent))
     return parameter.base_lr / (1.0 + math.exp(exponent))
+
+
+@_policy("multifixed", "stagelr", "stageiter")
+def _multifixed(parameter: SolverParameter, iteration: int) -> float:
+    """the stagelr of the first stageiter that is not below the iteration; after the last one, the last stagelr"""
+    stage = bisect.bisect_left(parameter.stageiter, iteration)
+    return parameter.stagelr[min(stage, len(parameter.stagelr) - 1)]
+
+
+@_policy("plateau", "gamma", "plateau_winsize")
+def _plateau(parameter: SolverParameter, iteration: int) -> float:  # noqa: ARG001
+    """base_lr * gamma ^ (how often the smoothed loss has set no new minimum for plateau_winsize iterations)"""
+    return parameter.base_lr
 
 
 def check_policy(parameter: SolverParameter) -> None:
@@ -109,23 +125,45 @@ def check_policy(parameter: SolverParameter) -> None:
             raise SolverError(
                 f"lr_policy '{parameter.lr_policy}' needs {name} above 0; the solver gives {getattr(parameter, name)}"
             )
-    values = list(parameter.stepvalue)
-    if "stepvalue" in policy.required and values != sorted(values):
-        raise SolverError(f"the stepvalues must grow; the solver gives {', '.join(map(str, values))}")
+    for name in ("stepvalue", "stageiter"):
+        values = list(getattr(parameter, name))
+        if name in policy.required and values != sorted(values):
+            raise SolverError(f"the {name}s must grow; the solver gives {', '.join(map(str, values))}")
+    if "stageiter" in policy.required and len(parameter.stagelr) != len(parameter.stageiter):
+        raise SolverError(
+            f"lr_policy '{parameter.lr_policy}' needs one stagelr for each stageiter; "
+            f"the solver gives {len(parameter.stagelr)} and {len(parameter.stageiter)}"
+        )
+    if "plateau_winsize" in policy.required and min(parameter.plateau_winsize) < 1:
+        raise SolverError(f"plateau_winsize must be above 0; the solver gives {min(parameter.plateau_winsize)}")
+    if parameter.min_lr < 0:
+        raise SolverError(f"min_lr is {parameter.min_lr:g}; it must be 0 or more")
+    if parameter.lr_policy == "poly" and parameter.min_lr > parameter.base_lr:
+        raise SolverError(f"min_lr {parameter.min_lr:g} is above base_lr {parameter.base_lr:g}")
+    check_warm_up(parameter)
 
 
-def learning_rate(parameter: SolverParameter, iteration: int) -> float:
-    """Return the rate of ``iteration`` (the first is 0) for settings that :func:`check_policy` has passed."""
-    try:
-        return LR_POLICIES.get(parameter.lr_policy).rate(parameter, iteration)
-    except OverflowError:
-        return math.inf
+def learning_rate(parameter: SolverParameter, iteration: int, drop_count: int = 0) -> float:
+    """Return the rate of ``iteration`` (the first is 0) for settings that :func:`check_policy` has passed.
+
+    While the rate warms up, the policy waits; ``min_lr`` holds in both. ``drop_count`` is what ``plateau`` has counted.
+    """
+    rate = warm_up_rate(parameter, iteration)
+    if rate is None:
+        try:
+            rate = LR_POLICIES.get(parameter.lr_policy).rate(parameter, iteration)
+        except OverflowError:
+            rate = math.inf
+        if parameter.lr_policy == "plateau":
+            rate *= parameter.gamma**drop_count
+    return max(rate, parameter.min_lr) if parameter.min_lr > 0 else rate
 
 
 def current_step(parameter: SolverParameter, iteration: int) -> int:
     """Return how many steps a stepping policy has taken at ``iteration``: ``current_step`` in Caffe's solverstate.
 
-    Caffe counts them for ``step`` and ``multistep`` and stores 0 for the other policies.
+    Caffe counts them for ``step`` and ``multistep`` and stores 0 for the other policies. What ``plateau`` counts depends on
+    the losses: see paratrain.solvers.plateau.
     """
     if parameter.lr_policy == "step":
         return iteration // parameter.stepsize

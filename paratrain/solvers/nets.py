@@ -11,12 +11,17 @@ from paratrain import snapshot
 from paratrain.backends import Backend
 from paratrain.errors import PrototxtError, SolverError
 from paratrain.layers.base import Clock, LayerContext
-from paratrain.net import Net
+from paratrain.net import CopyRules, Net
 from paratrain.proto import TEST, TRAIN, NetParameter, NetState, SolverParameter, read_prototxt, upgrade_net
+from paratrain.solvers.ranks import Ranks
+from paratrain.solvers.testing import Tester, can_be_dealt
 
-__all__ = ["NetChoice", "build_nets", "test_net_choices", "train_net_choice"]
+__all__ = ["EditNet", "NetChoice", "build_nets", "test_net_choices", "train_net_choice"]
 
 logger = logging.getLogger(__name__)
+
+EditNet = Callable[[NetParameter], NetParameter]
+"""Takes the description of the net to train, its ``state`` complete, and returns the one to build."""
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -115,11 +120,16 @@ def build_nets(
     seed: int,
     rank: int,
     size: int,
+    ranks: Ranks,
     allow_python: bool = True,
-) -> tuple[Net, list[Net]]:
-    """Build the net to train, with the solver's ``weights`` in it, and on the root, rank 0, the nets to test.
+    copy_rules: CopyRules | None = None,
+    edit_train_net: EditNet | None = None,
+) -> tuple[Net, list[Tester]]:
+    """Build the net to train, with the solver's ``weights`` in it, and the nets to test.
 
-    The net to train reads this rank's share of the records; those to test read all. Raises what reading and building does.
+    The net to train, as ``edit_train_net`` changes it, reads this rank's share of the records. The batches of a net to test
+    are shared by ``ranks``; where that cannot be, the net is built on the root, rank 0, alone. Raises what reading and
+    building does.
     """
     choice, tests = train_net_choice(parameter), test_net_choices(parameter)
     is_root = rank == 0
@@ -128,20 +138,27 @@ def build_nets(
     context = LayerContext(
         backend, choice.state.phase, seed=seed, rank=rank, size=size, clock=clock, allow_python=allow_python
     )
-    nets = [Net(choice.parameter(), context)]
+    described = choice.parameter()
+    nets = [Net(described if edit_train_net is None else edit_train_net(described), context)]
+    testers: list[Tester] = []
     try:
-        for given in parameter.weights:
-            for path in snapshot.split_weights(given):
-                if is_root:
-                    logger.info("Finetuning from %s", path)
-                snapshot.load_weights(nets[0], path)
-        for index, test in enumerate(tests if is_root else ()):
-            logger.info("Creating test net (#%d) specified by %s", index, test.source)
-            context = LayerContext(backend, test.state.phase, seed=seed, allow_python=allow_python)
-            nets.append(Net(test.parameter(), context))
-            nets[-1].debug_info = parameter.debug_info
+        paths = [path for given in parameter.weights for path in snapshot.split_weights(given)]
+        snapshot.load_all_weights(nets[0], paths, copy_rules or CopyRules())
+        for index, (test, batch_count) in enumerate(zip(tests, parameter.test_iter, strict=True)):
+            described = test.parameter()
+            is_shared = ranks.size > 1 and can_be_dealt(described)
+            if not (is_root or is_shared):
+                testers.append(Tester(None, batch_count))
+                continue
+            if is_root:
+                logger.info("Creating test net (#%d) specified by %s", index, test.source)
+            deal = (ranks.rank, ranks.size) if is_shared else (0, 1)
+            context = LayerContext(backend, test.state.phase, seed=seed, allow_python=allow_python, deal=deal)
+            nets.append(Net(described, context))
+            nets[-1].debug_info = parameter.debug_info and is_root
+            testers.append(Tester(nets[-1], batch_count, ranks if is_shared else None))
     except BaseException:
         for net in nets:
             net.close()
         raise
-    return nets[0], nets[1:]
+    return nets[0], testers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -16,15 +17,17 @@ from paratrain.errors import SolverError
 from paratrain.layers.base import Clock
 from paratrain.log import ProgressBar
 from paratrain.metrics import MetricsWriter
-from paratrain.net import debug
+from paratrain.net import CopyRules, debug
 from paratrain.proto import SolverParameter, format_prototxt
 from paratrain.random import entropy
+from paratrain.solvers.actions import Action
 from paratrain.solvers.callbacks import Callback, FunctionsCallback
 from paratrain.solvers.checks import check_parameter, left_out_fields
 from paratrain.solvers.display import SmoothedLoss, batch_size, format_outputs, iteration_line, name_values, net_outputs
-from paratrain.solvers.lr_policy import current_step, learning_rate
-from paratrain.solvers.nets import build_nets
-from paratrain.solvers.testing import score
+from paratrain.solvers.nets import EditNet, build_nets
+from paratrain.solvers.policies import Policies
+from paratrain.solvers.ranks import Alone, Ranks, agree, gather, mean
+from paratrain.solvers.sentinel import Sentinel
 from paratrain.solvers.timing import StepTimes
 from paratrain.solvers.update import FlatUpdate
 
@@ -46,6 +49,10 @@ class Solver(abc.ABC):
 
     history_count: ClassVar[int]
     """How many values the solver remembers of each learnable value."""
+    history_is_velocity: ClassVar[bool] = False
+    """Whether the first history is a step that goes on by ``momentum``, so that momentum may change while training goes on."""
+    decoupled_decay: ClassVar[bool] = False
+    """Whether weight decay stays out of the gradient."""
 
     def __init__(
         self,
@@ -56,14 +63,21 @@ class Solver(abc.ABC):
         size: int = 1,
         seed: int | None = None,
         allow_python: bool = True,
+        ranks: Ranks | None = None,
+        copy_rules: CopyRules | None = None,
+        edit_train_net: EditNet | None = None,
     ) -> None:
         check_parameter(parameter)
+        for problem in self.find_problems(parameter):
+            raise problem
         if seed is None:
             seed = parameter.random_seed
             if seed < 0 and size > 1:
                 raise SolverError("ranks must start from the same random numbers: give random_seed, or seed to each")
             seed = entropy() if seed < 0 else seed
         self.parameter = parameter
+        self.seed = seed
+        """Decides all random numbers, with the iteration; the same on every rank."""
         self.backend = backend
         self.rank = rank
         self.size = size
@@ -73,6 +87,10 @@ class Solver(abc.ABC):
         """This rank's weighted loss of the last step, averaged over ``iter_size``."""
         self.mean_over_ranks: Callable[[Sequence[float]], list[float]] = list
         """Averages numbers over the ranks; every rank calls it at iterations that are displayed."""
+        self.action_function: Callable[[], Action] = lambda: Action.NONE
+        """Asked in every iteration what this rank has been asked to do; what one is asked, all do after the iteration."""
+        self.iteration_limit: int | None = None
+        """The most iterations that one ``solve`` runs; None for as many as ``max_iter`` asks for."""
         self.metrics: MetricsWriter | None = None
         self.progress = False
         """Draw a progress bar in ``solve`` where stderr is a terminal."""
@@ -82,31 +100,73 @@ class Solver(abc.ABC):
         self._smoothed = SmoothedLoss(parameter.average_loss)
         self._bar: ProgressBar | None = None
         self._current_step = 0
+        self.momentum = 0.0
+        """The momentum of the update that is being made."""
         self._displayed_iter = 0
+        self._spread: dict[str, float] = {}
 
         self._info("Initializing solver from parameters: \n%s", format_prototxt(parameter).rstrip())
         if self.root_solver:
             for name in left_out_fields(parameter):
                 logger.warning("The solver's %s is left out: it does not change what is learned", name)
+        is_hdf5 = parameter.snapshot_format == SolverParameter.HDF5
         if self.root_solver and parameter.snapshot:
-            snapshots.check_writable(parameter.snapshot_prefix)
-        self.net, self.test_nets = build_nets(
-            parameter, backend, self._clock, seed=seed, rank=rank, size=size, allow_python=allow_python
+            snapshots.check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
+        self.keeper = snapshots.SnapshotKeeper(parameter.snapshot_prefix, hdf5=is_hdf5)
+        """Writes the snapshots, on the root, and removes those that are not kept."""
+        self.ranks: Ranks = Alone() if ranks is None else ranks
+        self.net, self.testers = build_nets(
+            parameter,
+            backend,
+            self._clock,
+            seed=seed,
+            rank=rank,
+            size=size,
+            ranks=self.ranks,
+            allow_python=allow_python,
+            copy_rules=copy_rules,
+            edit_train_net=edit_train_net,
         )
+        self.test_nets = [tester.net for tester in self.testers if tester.net is not None]
+        self.sentinel = Sentinel(self.net, self.ranks)
+        """Watches for losses and gradients that are not finite; its ``mode`` says what follows."""
+        self._asked = Action.NONE
+        self._snapshot_iter = -1
+        for net in self.test_nets:
+            net.debug_info = parameter.debug_info
         self._update = FlatUpdate(
             self.net.parameters,
             backend,
             parameter,
             self.history_count if self.root_solver else 0,
             self.compute_update_value,
+            decoupled_decay=self.decoupled_decay,
         )
+        self._policies = Policies(parameter, self._update.local_rates)
         self._info("Solver scaffolding done.")
 
+    @classmethod
+    def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:
+        """Yield an error for every setting that a solver of this type cannot follow."""
+        if cls.history_is_velocity:
+            return
+        for is_given, name in (
+            (parameter.momentum_policy != "fixed", f"momentum_policy: '{parameter.momentum_policy}'"),
+            (parameter.larc_turbo, "larc_turbo"),
+        ):
+            if is_given:
+                yield SolverError(f"{name} is for the solver types SGD and Nesterov; this one is {parameter.type}")
+
+    def prepare_update(self, rate: float) -> None:
+        """Fix what all pieces of an update have in common; ``rate`` is the learning rate of this iteration."""
+        self.momentum = self._policies.momentum(self.iter, rate)
+
     @abc.abstractmethod
-    def compute_update_value(self, diff: Any, history: Sequence[Any], rate: float) -> None:
+    def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, in place.
 
-        ``diff`` and the arrays of ``history`` are a piece of the flat arrays; ``rate`` is the learning rate times lr_mult.
+        ``diff`` and the arrays of ``history`` are a piece of the flat arrays, ``scratch`` one to write in; ``rate`` is the
+        learning rate times lr_mult.
         """
 
     def add_callback(
@@ -126,29 +186,45 @@ class Solver(abc.ABC):
         self._info("Solving %s", self.net.name)
         self._info("Learning Rate Policy: %s", parameter.lr_policy)
         if self.root_solver and parameter.snapshot_after_train:
-            snapshots.check_writable(parameter.snapshot_prefix)
+            is_hdf5 = parameter.snapshot_format == SolverParameter.HDF5
+            snapshots.check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
         if resume_file is not None:
             self._info("Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
-        with ProgressBar(parameter.max_iter, self.iter, enabled=self.progress and self.root_solver) as self._bar:
-            self.step(max(0, parameter.max_iter - self.iter))
+        stop = parameter.max_iter
+        if self.iteration_limit is not None:
+            stop = min(stop, self.iter + self.iteration_limit)
+        with ProgressBar(stop, self.iter, enabled=self.progress and self.root_solver) as self._bar:
+            self.step(max(0, stop - self.iter))
         self._bar = None
-        if self.root_solver and parameter.snapshot_after_train and not self._due(parameter.snapshot):
+        is_written = self._due(parameter.snapshot) or self._snapshot_iter == self.iter
+        if self.root_solver and parameter.snapshot_after_train and not is_written:
             self.snapshot()
+        if self._asked & Action.STOP:
+            self.keeper.wait()
+            self._info("Optimization stopped early.")
+            return
         if self._due(parameter.display):
             self._smoothed.add(self.net.forward_from_to())
             [loss] = self.mean_over_ranks([self._smoothed.value])
             self._info("Iteration %d, loss = %g", self.iter, loss)
         if self._due(parameter.test_interval):
             self.test_all()
+        self.keeper.wait()
         self._info("Optimization Done.")
 
     def step(self, count: int = 1) -> None:
-        """Run ``count`` iterations. Every rank calls it with the same count."""
+        """Run ``count`` iterations, or fewer if a rank is asked to stop. Every rank calls it with the same count.
+
+        Raises NotFiniteError, on every rank, for a loss or gradient that is not finite, unless such steps are skipped.
+        """
         self._smoothed = SmoothedLoss(self.parameter.average_loss)
         self._times.resume()
+        self._asked = Action.NONE
         for _ in range(count):
             self._iterate()
+            if self._asked & Action.STOP:
+                break
         if count > 0:
             self._call(callback.on_finish for callback in self._callbacks)
         self._times.pause()
@@ -163,11 +239,15 @@ class Solver(abc.ABC):
         is_displayed = self._due(parameter.display)
         self.net.debug_info = parameter.debug_info and is_displayed and self.root_solver
         self._forward_backward()
-        self._smoothed.add(self.loss)
-        rate = learning_rate(parameter, self.iter)
+        if self.sentinel.mode == "stop" or math.isfinite(self.loss):
+            self._smoothed.add(self.loss)
+        if self._policies.watches_loss and self._policies.observe(self.iter, mean(self.ranks, self.loss)):
+            self._info("Plateau Status: Iteration %d, step = %d", self.iter, self._policies.current_step(self.iter))
+        rate = self.lr
         shown = self._display() if is_displayed else None
         self._call(callback.on_gradient_ready for callback in self._callbacks)
-        if self.root_solver:
+        is_spoilt = self._agree()
+        if self.root_solver and not is_spoilt:
             if shown is not None:
                 self._info("Iteration %d, lr = %g", self.iter, rate)
             begin = time.perf_counter()
@@ -176,22 +256,28 @@ class Solver(abc.ABC):
         times.image_count += self.images_per_iteration
         if shown is not None:
             if self.metrics is not None:
-                self.metrics.write(iteration=self.iter, loss=shown, lr=rate, **times.figures())
+                self.metrics.write(iteration=self.iter, loss=shown, lr=rate, **self._spread, **times.figures())
             times.reset()
-        self._current_step = current_step(parameter, self.iter)
+        self._current_step = self._policies.current_step(self.iter)
         self.iter += 1
-        if self.root_solver and self._due(parameter.snapshot):
-            self.snapshot()
+        if self.root_solver:
+            self.keeper.check()
+            if self._due(parameter.snapshot) or self._asked & Action.SNAPSHOT:
+                self._begin_snapshot(self._training_state())
+                self._snapshot_iter = self.iter
         if self._bar is not None:
             self._bar.advance(self.loss)
 
     def _forward_backward(self) -> None:
         """Add up the gradients of ``iter_size`` passes."""
         net, parts, loss = self.net, self._times.parts, 0.0
+        self.sentinel.begin()
         for sub_iteration in range(self.parameter.iter_size):
             self._clock.sub_iteration = sub_iteration
             data_s, begin = net.data_s, time.perf_counter()
-            loss += net.forward_from_to()
+            pass_loss = net.forward_from_to()
+            self.sentinel.see_loss(pass_loss)
+            loss += pass_loss
             middle = time.perf_counter()
             net.backward_from_to()
             end = time.perf_counter()
@@ -201,9 +287,27 @@ class Solver(abc.ABC):
             parts.backward_s += end - middle
         self.loss = loss / self.parameter.iter_size
 
+    def _agree(self) -> bool:
+        """Tell the other ranks what this one was asked to do and whether it met a number that is not finite; do as all do.
+
+        Returns whether the step is to be skipped. Raises NotFiniteError.
+        """
+        begin = time.perf_counter()
+        if self.root_solver:
+            self.sentinel.see_gradient(self.net.parameters.diff, self.backend)
+        middle = time.perf_counter()
+        self._times.parts.update_s += middle - begin
+        agreed = agree(self.ranks, int(self.action_function()) | self.sentinel.seen)
+        self._times.parts.exchange_s += time.perf_counter() - middle
+        self._asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
+        return self.sentinel.decide(agreed, self.iter)
+
     def apply_update(self, rate: float | None = None) -> None:
         """Update the parameters from the gradients, at the learning rate of this iteration where none is given."""
-        norm = self._update.begin(learning_rate(self.parameter, self.iter) if rate is None else rate)
+        rate = self.lr if rate is None else rate
+        self.prepare_update(rate)
+        weight_decay = self._policies.weight_decay(self.iter)
+        norm = self._update.begin(rate, weight_decay=weight_decay, iteration=self.iter)
         if norm is not None:
             limit = self.parameter.clip_gradients
             self._info(
@@ -217,10 +321,25 @@ class Solver(abc.ABC):
         if means_before is not None:
             debug.update(self.net, means_before)
 
+    @property
+    def needs_all_gradients(self) -> bool:
+        """Whether an update can begin only when every gradient is there: clip_gradients and layer-wise rates need norms."""
+        return self._update.needs_all_gradients
+
+    def policy_state(self) -> dict[str, Any]:
+        """What the policies remember beside iteration and history, as plain numbers: see Policies.state."""
+        return self._policies.state()
+
+    def restore_policy_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`policy_state` returned. Raises SnapshotError for a state of another net."""
+        self._policies.restore(state)
+
     def _display(self) -> float:
         """Print the loss and the outputs, averaged over ranks; return the loss."""
         outputs = net_outputs(self.net)
         loss, *values = self.mean_over_ranks([self._smoothed.value, *(output.value for output in outputs)])
+        losses = gather(self.ranks, [self._smoothed.value])[:, 0]
+        self._spread = {"loss_min": float(losses.min()), "loss_max": float(losses.max())} if self.ranks.size > 1 else {}
         lapse_s = self._times.since_display.elapsed_s
         per_s = (self.iter - self._displayed_iter) / lapse_s if lapse_s > 0 else 0.0
         self._times.since_display.reset()
@@ -229,72 +348,136 @@ class Solver(abc.ABC):
         averaged = [replace(output, value=value) for output, value in zip(outputs, values, strict=True)]
         for line in format_outputs(averaged, "    Train net output "):
             self._info("%s", line)
+        if self._spread:
+            self._info("    Ranks differ in their losses from %g to %g", *self._spread.values())
         return loss
 
     # -- testing -------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Test every test net on the root, with the parameters that are in the net to train; other ranks do nothing."""
-        if not self.root_solver:
+        """Test every test net with the root's parameters, each rank its share of the batches; all ranks call it."""
+        if not self.testers:
             return
+        training = None if self.keeper.metric is None or not self.root_solver else self._training_state()
         with self._not_training():
-            for index in range(len(self.test_nets)):
-                self._test(index)
+            self.ranks.broadcast_parameters(self.net.parameters)
+            scores = [self._test(index) for index in range(len(self.testers))]
+        if training is not None and self.iter > 0 and self.keeper.score(self.iter, scores):
+            self._begin_snapshot(training)
 
-    def _test(self, index: int) -> None:
-        parameter, net = self.parameter, self.test_nets[index]
+    def _test(self, index: int) -> dict[str, float | list[float]]:
+        parameter, tester = self.parameter, self.testers[index]
         self._info("Iteration %d, Testing net (#%d)", self.iter, index)
-        net.share_trained_layers_with(self.net)
-        loss, outputs = score(net, parameter.test_iter[index])
+        if tester.net is None:
+            return {}
+        tester.net.share_trained_layers_with(self.net)
+        loss, outputs = tester.run()
+        if not self.root_solver:
+            return {}
         if parameter.test_compute_loss:
             self._info("Test loss: %g", loss)
         for line in format_outputs(outputs, "    Test net output "):
             self._info("%s", line)
         if self.metrics is not None:
             self.metrics.write(iteration=self.iter, test_net=index, outputs=name_values(outputs))
+        return name_values(outputs)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> None:
-        """Write ``<snapshot_prefix>_iter_<iter>.caffemodel`` and ``.solverstate``, on the root. Raises SnapshotError."""
-        if not self.root_solver:
-            return
+        """Write ``<snapshot_prefix>_iter_<iter>.caffemodel``, ``.solverstate`` and ``.trainstate``, on the root; they are
+        there when it returns. Raises SnapshotError.
+        """
+        if self.root_solver:
+            self._begin_snapshot(self._training_state())
+            self.keeper.wait()
+
+    def _begin_snapshot(self, training: snapshots.TrainingState) -> None:
+        """Copy what the snapshot holds; the rest is done beside the training."""
         with self._not_training():
-            stem = f"{self.parameter.snapshot_prefix}_iter_{self.iter}"
-            model, state = f"{stem}.caffemodel", f"{stem}.solverstate"
-            self._info("Snapshotting to binary proto file %s", model)
-            snapshots.save_weights(self.net, model, write_diff=self.parameter.snapshot_diff)
-            self._info("Snapshotting solver state to binary proto file %s", state)
-            snapshots.write_state(
-                state,
-                iteration=self.iter,
-                learned_net=model,
-                current_step=self._current_step,
-                parameters=self.net.parameters,
-                history=self._update.host_history(),
+            self.keeper.wait()  # before another copy takes memory
+            names = self.keeper.names(self.iter)
+            kind = "HDF5" if names.hdf5 else "binary proto"
+            self._info("Snapshotting to %s file %s", kind, names.model)
+            self._info("Snapshotting solver state to %s file %s", kind, names.state)
+            history = [flat.copy() for flat in self._update.host_history()]
+            copy = snapshots.SnapshotCopy(
+                self.net.name,
+                snapshots.copy_weights(self.net, self.parameter.snapshot_diff),
+                self.iter,
+                self._current_step,
+                snapshots.shape_history(self.net.parameters, history),
+                training.policy,
             )
+            self.keeper.begin(copy, training)
+
+    def _training_state(self) -> snapshots.TrainingState:
+        return snapshots.TrainingState(
+            iteration=self.iter,
+            seed=self.seed,
+            ranks=self.size,
+            iter_size=self.parameter.iter_size,
+            data=snapshots.positions(self.net),
+            tests=[tester.next_batch for tester in self.testers],
+            policy=self.policy_state(),
+            solver_type=self.parameter.type,
+        )
 
     def restore(self, path: str) -> None:
         """Go on from a solver state: its iteration and history, and the weights it belongs to. Every rank calls it.
 
+        With the trainstate beside it the data goes on where it was, and training continues bit for bit; on another number
+        of ranks with the same records in each step. Without one, as Caffe writes it, the data stays where it is.
+
         Raises SnapshotError, and leaves the solver as it is, where the state or its weights do not fit.
         """
-        state = snapshots.read_state(path)
-        snapshots.check_history(state, path, self.net.parameters, self.history_count, self.parameter.type)
-        model = snapshots.find_learned_net(state, path)
+        found = snapshots.open_snapshot(path, with_sums=self.root_solver)
+        state, training = found.state, found.training
+        snapshots.check_history(state, found.path, self.net.parameters, self.history_count, self.parameter.type)
+        plan = snapshots.DataPlan(self.parameter.iter_size, {})
+        if training is not None:
+            training.check_type(found.training_path, self.parameter.type)
+            plan = snapshots.plan_data(training, self.net, self.size, plan.iter_size, str(found.training_path))
+        model = found.find_model()
         if model is not None:
             snapshots.load_weights(self.net, model)
         if self.root_solver:
             snapshots.load_history(state, self.net.parameters, self._update.host_history())
-        self.iter = self._displayed_iter = state.iter
+        self.iter = self._displayed_iter = state.iteration
         self._current_step = state.current_step
+        if training is None:
+            self.restore_policy_state({"current_step": state.current_step, **state.policy})
+            return
+        self._resume_data(training, plan)
+        self.restore_policy_state(training.policy)
+        self.keeper.resume(training, found.training_path)
+
+    def _resume_data(self, training: snapshots.TrainingState, plan: snapshots.DataPlan) -> None:
+        """Bring the data, and the random numbers, to where a snapshot was written."""
+        if self.root_solver and self.parameter.random_seed not in (-1, training.seed):
+            logger.warning("The run goes on with its own seed, %d, not with random_seed %d", training.seed, self.seed)
+        self.seed, self.parameter.iter_size = training.seed, plan.iter_size
+        snapshots.reopen(self.net, plan.batch_sizes, training.seed)
+        snapshots.move_to(self.net, training.data, training.ranks)
+        for net in self.test_nets:
+            snapshots.reopen(net, {}, training.seed)
+        for tester, batch in zip(self.testers, training.tests, strict=False):
+            tester.seek(batch)
+        if self.size != training.ranks:
+            self._info(
+                "The snapshot was written on %d ranks; each of %d now takes %d records in each of %d passes of a step",
+                training.ranks,
+                self.size,
+                batch_size(self.net),
+                plan.iter_size,
+            )
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
     @property
     def lr(self) -> float:
         """The learning rate of the iteration that comes next."""
-        return learning_rate(self.parameter, self.iter)
+        return self._policies.rate(self.iter)
 
     @property
     def images_per_iteration(self) -> int:
@@ -302,7 +485,10 @@ class Solver(abc.ABC):
         return batch_size(self.net) * self.parameter.iter_size * self.size
 
     def close(self) -> None:
-        """Free the threads and files of the nets."""
+        """Free the threads and files of the nets and the metrics, once the last snapshot is on the disk."""
+        self.keeper.close()
+        if self.metrics is not None:
+            self.metrics.close()
         for net in (self.net, *self.test_nets):
             net.close()
 

@@ -16,11 +16,26 @@ from paratrain.backends import Backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.net import ParameterEntry, Parameters
 from paratrain.proto import SolverParameter
+from paratrain.solvers.local_rates import LocalRates, cosine_of, wants_local_rates
 
-__all__ = ["FlatUpdate", "Run", "find_runs", "l2_norm", "pieces", "regularize_l1", "regularize_l2"]
+__all__ = [
+    "ComputeUpdateValue",
+    "FlatUpdate",
+    "Run",
+    "find_runs",
+    "l2_norm",
+    "pieces",
+    "regularize_l1",
+    "regularize_l2",
+]
 
-PIECE_COUNT = 16384
-"""Values in a piece: 64 KiB of float32, so that data, diff, history and a scratch piece fit a core's second-level cache."""
+PIECE_COUNT = 32768
+"""Values in a piece: 128 KiB of float32, so that data, diff, two histories and a scratch piece fit a core's second-level cache.
+
+Smaller pieces cost more calls than the cache saves.
+"""
+
+ComputeUpdateValue = Callable[[Any, Sequence[Any], Any, float], None]
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,16 @@ class Run:
     decay_mult: float
 
 
-def find_runs(entries: Sequence[ParameterEntry]) -> list[Run]:
-    """Return the runs of the flat arrays that the learnable ``entries`` lie in, in the order of the arrays."""
+def find_runs(entries: Sequence[ParameterEntry], *, apart: bool = False) -> list[Run]:
+    """Return the runs of the flat arrays that the learnable ``entries`` lie in, in the order of the arrays.
+
+    ``apart`` makes a run of each entry.
+    """
     runs: list[Run] = []
     for entry in sorted((entry for entry in entries if not entry.is_statistic), key=lambda entry: entry.start):
         last = runs[-1] if runs else None
         alike = last is not None and (last.lr_mult, last.decay_mult) == (entry.lr_mult, entry.decay_mult)
-        if last is not None and alike and last.stop == entry.start:
+        if last is not None and alike and last.stop == entry.start and not apart:
             runs[-1] = Run(last.start, entry.stop, last.lr_mult, last.decay_mult)
         elif entry.stop > entry.start:
             runs.append(Run(entry.start, entry.stop, entry.lr_mult, entry.decay_mult))
@@ -80,8 +98,10 @@ class FlatUpdate:
     """One solver's update of all learnable parameters, and its history.
 
     The history is ``history_count`` flat arrays laid out like the learnable values. A step is :meth:`begin`, then
-    :meth:`update` over ranges that cover the arrays once, in any order. ``compute_update_value(diff, history, rate)`` is the
-    solver's own part: it turns the gradient in ``diff`` into the value to subtract, reading and writing pieces in place.
+    :meth:`update` over ranges that cover the arrays once, in any order. ``compute_update_value(diff, history, scratch, rate)``
+    is the solver's own part: it turns the gradient in ``diff`` into the value to subtract, reading and writing pieces in place;
+    ``scratch`` is a piece to write in. With ``decoupled_decay`` the decay stays out of the gradient: rate * decay * data is
+    subtracted on top (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019).
     """
 
     def __init__(
@@ -90,37 +110,63 @@ class FlatUpdate:
         backend: Backend,
         settings: SolverParameter,
         history_count: int,
-        compute_update_value: Callable[[Any, Sequence[Any], float], None],
+        compute_update_value: ComputeUpdateValue,
+        *,
+        decoupled_decay: bool = False,
     ) -> None:
         self._parameters = parameters
         self._backend = backend
         self._settings = settings
         self._compute_update_value = compute_update_value
+        self._decoupled_decay = decoupled_decay
         self._regularize = regularize_l1 if settings.regularization_type == "L1" else regularize_l2
-        self.runs = find_runs(parameters.entries)
+        self.runs = find_runs(parameters.entries, apart=wants_local_rates(settings))
+        self.local_rates = LocalRates(settings, len(self.runs)) if wants_local_rates(settings) else None
         self.count = parameters.data.count
         self.history: list[Memory] = [SyncedMemory(self.count, parameters.data.dtype) for _ in range(history_count)]
         # A device has no cache to stay in, and few large passes are best there.
         self._piece_count = PIECE_COUNT if backend.device is None else max(self.count, 1)
         self._scratch = SyncedMemory(min(self._piece_count, self.count), parameters.data.dtype)
-        self._rate = 0.0
+        self._rates: dict[Run, float] = {}
         self._scale = 1.0
+        self._weight_decay = 0.0
 
-    def begin(self, rate: float) -> float | None:
-        """Fix the learning rate of the step and how far gradients are scaled, which takes the norm of all where they are clipped.
+    @property
+    def needs_all_gradients(self) -> bool:
+        """Whether :meth:`begin` reads all gradients; otherwise only :meth:`update` does, those of its own range."""
+        return self._settings.clip_gradients >= 0 or self.local_rates is not None
+
+    def begin(self, rate: float, *, weight_decay: float | None = None, iteration: int = 0) -> float | None:
+        """Fix what a step is made with: the learning rate, the decay (that of the settings if None), the scale of gradients.
 
         ``diff`` holds the sum over ``iter_size`` passes. Where its L2 norm is above ``clip_gradients`` it is scaled down to
         that, then divided by ``iter_size`` (the order is Caffe's). Returns the norm where it was too large, else None.
+        Layer-wise rates are worked out here too, from the scaled gradients (see paratrain.solvers.local_rates).
         """
-        self._rate, self._scale = rate, 1.0 / self._settings.iter_size
-        limit = self._settings.clip_gradients
-        if limit < 0:
-            return None
-        norm = l2_norm(self._array(self._parameters.diff), self._backend.xp, self._piece_count)
-        if not norm > limit:
-            return None
-        self._scale *= limit / norm
-        return norm
+        self._weight_decay = self._settings.weight_decay if weight_decay is None else weight_decay
+        self._scale = 1.0 / self._settings.iter_size
+        clipped_norm, limit = None, self._settings.clip_gradients
+        if limit >= 0:
+            norm = l2_norm(self._array(self._parameters.diff), self._backend.xp, self._piece_count)
+            if norm > limit:
+                self._scale *= limit / norm
+                clipped_norm = norm
+        if self.local_rates is None:
+            self._rates = {run: rate * run.lr_mult for run in self.runs}
+        else:
+            self.local_rates.iteration = iteration
+            self._rates = {run: self._local_rate(index, run, rate) for index, run in enumerate(self.runs)}
+        return clipped_norm
+
+    def _local_rate(self, index: int, run: Run, rate: float) -> float:
+        assert self.local_rates is not None
+        xp, part = self._backend.xp, slice(run.start, run.stop)
+        data, diff = self._array(self._parameters.data)[part], self._array(self._parameters.diff)[part]
+        data_norm, diff_norm = l2_norm(data, xp, self._piece_count), l2_norm(diff, xp, self._piece_count)
+        cosine = None
+        if self.local_rates.is_turbo:
+            cosine = cosine_of(diff, [self._array(memory)[part] for memory in self.history], diff_norm, xp)
+        return self.local_rates.rate(index, rate, run.lr_mult, data_norm, diff_norm * self._scale, cosine)
 
     def update(self, start: int = 0, stop: int | None = None) -> None:
         """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
@@ -131,15 +177,16 @@ class FlatUpdate:
         data, diff = self._array(self._parameters.data), self._array(self._parameters.diff)
         histories = [self._array(memory) for memory in self.history]
         scratch = self._array(self._scratch)
-        weight_decay = self._settings.weight_decay
         for run, piece in pieces(self.runs, start, self.count if stop is None else stop, self._piece_count):
-            data_piece, diff_piece = data[piece], diff[piece]
+            data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
+            rate, decay = self._rates[run], self._weight_decay * run.decay_mult
             if self._scale != 1.0:
                 xp.multiply(diff_piece, self._scale, out=diff_piece)
-            decay = weight_decay * run.decay_mult
-            if decay:
-                self._regularize(data_piece, diff_piece, scratch[: piece.stop - piece.start], decay, xp)
-            self._compute_update_value(diff_piece, [history[piece] for history in histories], self._rate * run.lr_mult)
+            if decay and not self._decoupled_decay:
+                self._regularize(data_piece, diff_piece, scratch_piece, decay, xp)
+            self._compute_update_value(diff_piece, [history[piece] for history in histories], scratch_piece, rate)
+            if decay and self._decoupled_decay:
+                self._regularize(data_piece, diff_piece, scratch_piece, rate * decay, xp)
             xp.subtract(data_piece, diff_piece, out=data_piece)
 
     def host_history(self) -> list[Any]:

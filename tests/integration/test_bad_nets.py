@@ -25,7 +25,9 @@ layer { name: "data" type: "DummyData" top: "data" top: "label"
 
 def layer(name: str, kind: str, bottoms: str, tops: str, extra: str = "") -> str:
     """The text of a layer; ``bottoms`` and ``tops`` are names with blanks between them."""
-    wires = "".join(f'bottom: "{blob}" ' for blob in bottoms.split()) + "".join(f'top: "{blob}" ' for blob in tops.split())
+    wires = "".join(f'bottom: "{blob}" ' for blob in bottoms.split()) + "".join(
+        f'top: "{blob}" ' for blob in tops.split()
+    )
     return f'layer {{ name: "{name}" type: "{kind}" {wires} {extra} }}\n'
 
 
@@ -134,6 +136,14 @@ CASES = {
         convolution('num_output: 4 kernel_size: 1 weight_filler { type: "xavir" }'),
         ["layer 'conv' (Convolution)", "blob 0", "'xavir'", "'xavier'"],
     ),
+    "gradients that are switched for other bottoms": (
+        inner_product("a", "data", "a", 4, "propagate_down: true propagate_down: false"),
+        ["layer 'a' (InnerProduct)", "propagate_down is given 2 times for 1 bottoms"],
+    ),
+    "loss weights for other tops": (
+        inner_product("a", "data", "a", 4, "loss_weight: 1 loss_weight: 2"),
+        ["layer 'a' (InnerProduct)", "loss_weight is given 2 times for 1 tops"],
+    ),
     "an unknown type": (layer("a", "Convolutionn", "data", "a"), ["layer 'a'", "'Convolutionn'", "'Convolution'"]),
     "rules of both kinds": (
         inner_product("a", "data", "a", 4, "include { phase: TRAIN } exclude { phase: TEST }"),
@@ -186,7 +196,11 @@ def test_one_run_finds_all_of_them(tmp_path: Path) -> None:
 
 def test_fields_of_another_type(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = IMAGES + layer(
-        "conv", "Convolution", "data", "conv", "convolution_param { num_output: 1 kernel_size: 1 } pooling_param { pool: AVE }"
+        "conv",
+        "Convolution",
+        "data",
+        "conv",
+        "convolution_param { num_output: 1 kernel_size: 1 } pooling_param { pool: AVE }",
     )
     (tmp_path / "net.prototxt").write_text(text)
     done = run(tmp_path, "check", "net.prototxt")
@@ -207,7 +221,9 @@ def test_labels_outside_the_classes(tmp_path: Path) -> None:
 
 
 def test_training_a_bad_net_shows_one_message(tmp_path: Path) -> None:
-    message = error(run(tmp_path, "train", write_solver(tmp_path, net=IMAGES + CASES["a kernel larger than the padded input"][0])))
+    message = error(
+        run(tmp_path, "train", write_solver(tmp_path, net=IMAGES + CASES["a kernel larger than the padded input"][0]))
+    )
     assert message.startswith("layer 'conv' (Convolution): the kernel (11, 11)")
 
 
@@ -224,7 +240,10 @@ def test_too_many_layers_are_refused_before_they_are_read(tmp_path: Path, verb: 
         tracemalloc.stop()
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"this network has {count:,} layers; paratrain takes at most {LARGEST_LAYER_COUNT:,}" in done.stdout + done.stderr
+    assert (
+        f"this network has {count:,} layers; paratrain takes at most {LARGEST_LAYER_COUNT:,}"
+        in done.stdout + done.stderr
+    )
     assert peak_bytes < 8 * len(net)
 
 
@@ -238,8 +257,12 @@ def test_more_memory_than_the_machine_has_is_not_taken(monkeypatch: pytest.Monke
     """Blobs that Caffe's own limit allows, on a machine with 1 GB left."""
     monkeypatch.setattr("paratrain.blob.limits.available_bytes", lambda: 10**9)
     big = layer("big", "DummyData", "", "big", "dummy_data_param { shape { dim: 2000000000 } }")
-    with pytest.raises(LayerError, match=r"layer 'big' \(DummyData\): a block of 2,000,000,000 values would take 7.45 GiB"):
+    with pytest.raises(
+        LayerError, match=r"layer 'big' \(DummyData\): a block of 2,000,000,000 values would take 7.45 GiB"
+    ):
         Net(parse_prototxt(big, NetParameter), LayerContext(create_backend(), TRAIN))
     many = "".join(layer(f"in{i}", "Input", "", f"in{i}", "input_param { shape { dim: 100000000 } }") for i in range(9))
-    with pytest.raises(NetError, match=r"the data of the 9 blobs of network '' \(the largest: 'in0' .* would take 3.35 GiB"):
+    with pytest.raises(
+        NetError, match=r"the data of the 9 blobs of network '' \(the largest: 'in0' .* would take 3.35 GiB"
+    ):
         Net(parse_prototxt(many, NetParameter), LayerContext(create_backend(), TRAIN))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_a_run_from_a_solver_to_a_caffemodel(folder: Path) -> None:
     assert lines[-2:] == ["Optimization Done.", "Optimization Done."]
     order = ["Solver scaffolding done.", "Starting Optimization", "Solving small", "Learning Rate Policy: fixed"]
     assert [line for line in lines if line in order] == order
-    snapshots = {f"small_iter_{at}.{kind}" for at in (2, 4) for kind in ("caffemodel", "solverstate")}
+    snapshots = {f"small_iter_{at}.{kind}" for at in (2, 4) for kind in ("caffemodel", "solverstate", "trainstate")}
     assert {path.name for path in folder.glob("small_iter*")} == snapshots
     metrics = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in metrics] == [0, 0, 2, 4]
@@ -165,8 +164,7 @@ def test_help(tmp_path: Path, verb: list[str]) -> None:
     done = run(tmp_path, *verb, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: paratrain" in done.stdout
-    if verb not in (["device_query"], ["topology"]):
-        assert "examples:\n  paratrain " in done.stdout
+    assert "examples:\n  paratrain " in done.stdout
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -180,21 +178,6 @@ def test_a_verb_loads_no_more_than_it_needs(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
-
-
-def test_an_interrupted_run_leaves_with_130(folder: Path) -> None:
-    solver = write_solver(folder, "max_iter: 1000000\ndisplay: 1\n")
-    command = [*COMMAND, "train", solver]
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "Iteration 1 (" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(timeout=30) == 130
-    assert rest.endswith("paratrain: interrupted\n")
-    assert "Traceback" not in rest
 
 
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:

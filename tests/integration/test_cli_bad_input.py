@@ -76,7 +76,6 @@ def test_a_bottom_that_no_layer_makes(folder: Path) -> None:
         ("test_iter: 1\n", ["test_interval is 0"]),
         ('snapshot: 2\nsnapshot_prefix: "none/small"\n', ["'none/small'", "does not exist"]),
         ('snapshot_prefix: "none/small"\n', ["'none/small'", "does not exist"]),
-        ("snapshot_format: HDF5\n", ["HDF5 is not part of this version"]),
     ],
 )
 def test_solvers_that_contradict_themselves(folder: Path, settings: str, parts: list[str]) -> None:

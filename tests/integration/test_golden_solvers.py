@@ -11,11 +11,8 @@ import pytest
 import paratrain as caffe
 from tests.paths import GOLDEN
 
-RUNS = sorted(
-    path.name.removesuffix(".solver.prototxt")
-    for pattern in ("sgd*.solver.prototxt", "policy_*.solver.prototxt")
-    for path in (GOLDEN / "solvers").glob(pattern)
-)
+RUNS = sorted(path.name.removesuffix(".solver.prototxt") for path in (GOLDEN / "solvers").glob("*.solver.prototxt"))
+STATES = sorted(path.name.removesuffix("_iter_30.solverstate") for path in (GOLDEN / "solvers").glob("*.solverstate"))
 
 
 @pytest.fixture
@@ -34,7 +31,8 @@ def _initial_weights(name: str) -> str:
 
 
 def test_there_are_runs_to_follow() -> None:
-    assert len(RUNS) == 11
+    assert len(RUNS) == 16
+    assert STATES == ["adam", "rmsprop", "sgd", "sgd_bn"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -56,7 +54,7 @@ def test_a_training_run_is_followed(name: str, run_folder: Path) -> None:
     solver.close()
 
 
-@pytest.mark.parametrize("name", ["sgd", "sgd_bn"])
+@pytest.mark.parametrize("name", STATES)
 def test_training_goes_on_from_a_state_that_caffe_wrote(name: str, run_folder: Path) -> None:
     expected = np.load(f"{name}.npz")["loss"]
     solver = caffe.get_solver(f"{name}.solver.prototxt")

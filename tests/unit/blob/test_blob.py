@@ -73,5 +73,7 @@ def test_memory_is_taken_only_when_touched() -> None:
 
 
 def test_more_values_than_caffe_allows_are_refused() -> None:
-    with pytest.raises(ShapeMismatchError, match=r"\(1099511627776,\) would have 1,099,511,627,776 values; .* 2,147,483,647"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"\(1099511627776,\) would have 1,099,511,627,776 values; .* 2,147,483,647"
+    ):
         Blob((1 << 40,))

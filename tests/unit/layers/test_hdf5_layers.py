@@ -230,3 +230,15 @@ def test_output_that_cannot_be(tmp_path: Path) -> None:
     run = set_up_layer(output_layer(tmp_path / "folder.h5"), [np.zeros((2, 1)), np.zeros(2)], top_count=0)
     with pytest.raises(DataError, match=r"layer 'o' \(HDF5Output\): .*folder.h5: cannot be written"):
         run.forward()
+
+
+def test_ranks_take_turns_over_the_batches_of_a_test(numbered: Path) -> None:
+    text = f'name: "d" type: "HDF5Data" top: "data" hdf5_data_param {{ source: "{numbered}" batch_size: 2 }}'
+    run = set_up(text, TEST)
+    alone = [run.forward()[0].copy() for _ in range(6)]
+    for rank in range(2):
+        run = set_up(text, TEST, deal=(rank, 2))
+        for batch in range(rank, 6, 2):
+            np.testing.assert_array_equal(run.forward()[0], alone[batch])
+            first = 2 * batch % run.layer.record_count
+            assert run.layer.last_keys()[0] == f"row {first} of epoch {2 * batch // run.layer.record_count}"

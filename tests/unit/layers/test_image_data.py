@@ -177,3 +177,16 @@ def test_shapes_only_opens_no_thread_and_takes_no_batches():
 def test_layers_that_cannot_be(text, message):
     with pytest.raises((DataError, LayerError), match=message):
         set_up(text)
+
+
+def test_the_records_of_the_last_batch_are_named():
+    layer = (run := set_up(image_data(SMALL), TRAIN, rank=1, size=2)).layer
+    names = [line.rsplit(None, 1)[0] for line in (IMAGES / "list.txt").read_text().splitlines() if line.strip()]
+    assert layer.record_count == len(names)
+    assert layer.last_keys() == []
+    for _ in range(2):
+        run.forward()
+    assert layer.last_keys() == [names[i % len(names)] for i in (9, 11, 13, 15)]
+    before, again = run.forward()[0].copy(), layer.next_batch - 1  # reading goes on where it was
+    layer.seek(again)
+    np.testing.assert_array_equal(run.forward()[0], before)

@@ -131,3 +131,13 @@ def test_a_missing_image_is_an_error_of_the_forward_that_needs_it():
 def test_layers_that_cannot_be(text, message):
     with pytest.raises((DataError, LayerError), match=message):
         set_up(text)
+
+
+def test_the_windows_of_the_last_batch_are_named():
+    run = set_up(window_data())
+    labels = run.forward()[1]
+    lines = {"7": 1, "8": 0, "9": 0}  # windows of the background are of class 0
+    keys = run.layer.last_keys()
+    assert run.layer.record_count == 3
+    assert [lines[key.split("(line ")[1][:-1]] for key in keys] == labels.tolist()
+    assert all(key.startswith("china/02.png ") for key in keys)

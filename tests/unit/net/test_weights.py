@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from paratrain.errors import NetError, ShapeMismatchError, SnapshotError
-from paratrain.proto import TEST, NetParameter, read_binary
+from paratrain.net import Net
+from paratrain.proto import TEST, NetParameter, array_to_blob, caffe_pb2, read_binary, write_binary
+from paratrain.snapshot import load_weights
 from tests.unit.net.build import DATA, build, inner_product
 
 
@@ -99,3 +101,50 @@ def test_a_net_follows_its_inputs_to_another_size() -> None:
     assert net.blobs["a"].shape == (5, 4)
     net.blobs["data"].reshape(1, 3)
     assert net.forward(data=np.ones((1, 3)))["a"].shape == (1, 4)
+
+
+def _net_and_weights() -> tuple[Net, list[np.ndarray]]:
+    net = build(DATA, inner_product("a", "data", "a"))
+    return net, [np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(4, dtype=np.float32)]
+
+
+@pytest.mark.parametrize(
+    ("raw_type", "dtype"), [("FLOAT", "<f4"), ("FLOAT16", "<f2"), ("DOUBLE", "<f8")], ids=["float", "half", "double"]
+)
+def test_raw_blobs_of_nvcaffe_load(raw_type: str, dtype: str, tmp_path: Path) -> None:
+    net, weights = _net_and_weights()
+    saved = NetParameter(layer=[{"name": "a", "type": "InnerProduct"}])
+    for values in weights:
+        blob = saved.layer[0].blobs.add(raw_data=values.astype(dtype).tobytes())
+        blob.raw_data_type = caffe_pb2.Type.Value(raw_type)
+        blob.shape.dim.extend(values.shape)
+    write_binary(tmp_path / "w.caffemodel", saved)
+    net.copy_from(str(tmp_path / "w.caffemodel"))
+    for blob, values in zip(net.params["a"], weights, strict=True):
+        np.testing.assert_array_equal(blob.data, values)
+
+
+@pytest.mark.parametrize("form", ["V1", "V0"])
+@pytest.mark.parametrize("load", ["copy_from", "load_weights", "copy_trained_layers_from"])
+def test_weights_in_old_files_load_with_their_four_axes(form: str, load: str, tmp_path: Path) -> None:
+    net, weights = _net_and_weights()
+    saved = NetParameter()
+    if form == "V1":
+        target = saved.layers.add(name="a", type=caffe_pb2.V1LayerParameter.INNER_PRODUCT)
+    else:
+        target = saved.layers.add().layer
+        target.name, target.type = "a", "innerproduct"
+    for values in weights:
+        blob = array_to_blob(values, target.blobs.add())
+        blob.ClearField("shape")
+        blob.num, blob.channels = 1, 1
+        blob.height, blob.width = (1, *values.shape)[-2:]
+    write_binary(tmp_path / "w.caffemodel", saved)
+    if load == "copy_from":
+        net.copy_from(str(tmp_path / "w.caffemodel"))
+    elif load == "load_weights":
+        load_weights(net, tmp_path / "w.caffemodel")
+    else:
+        net.copy_trained_layers_from(saved)
+    for blob, values in zip(net.params["a"], weights, strict=True):
+        np.testing.assert_array_equal(blob.data, values)

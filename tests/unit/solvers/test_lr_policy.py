@@ -24,6 +24,8 @@ CASES = [
         settings("sigmoid", gamma=-0.1, stepsize=50),
         {50: 0.05, 0: 0.1 / (1 + math.exp(-5)), 80: 0.1 / (1 + math.exp(3))},
     ),
+    (settings("multifixed", stagelr=[0.3, 0.2], stageiter=[10, 20]), {0: 0.3, 10: 0.3, 11: 0.2, 20: 0.2, 21: 0.2}),
+    (settings("plateau", gamma=0.5, plateau_winsize=[5]), {0: 0.1, 99: 0.1}),
 ]
 
 
@@ -38,6 +40,11 @@ def test_every_policy_has_a_case() -> None:
     assert sorted(case[0].lr_policy for case in CASES) == LR_POLICIES.names()
 
 
+def test_the_rate_of_plateau_falls_with_what_it_has_counted() -> None:
+    parameter = settings("plateau", gamma=0.5, plateau_winsize=[5])
+    assert [learning_rate(parameter, 7, drops) for drops in range(3)] == pytest.approx([0.1, 0.05, 0.025])
+
+
 def test_the_sigmoid_does_not_overflow() -> None:
     assert learning_rate(settings("sigmoid", gamma=1.0, stepsize=100000), 0) == 0.0
     assert learning_rate(settings("sigmoid", gamma=-1.0, stepsize=100000), 0) == pytest.approx(0.1)
@@ -49,7 +56,7 @@ def test_a_rate_too_large_for_a_float_is_infinite() -> None:
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"'setp'.*did you mean 'step'.*known: exp, fixed, inv, multistep, poly, sig"
+        UnknownNameError, match=r"'setp'.*did you mean 'step'.*known: exp, fixed, inv, multifixed, multistep, pl"
     ):
         check_policy(settings("setp"))
 
@@ -84,6 +91,8 @@ def test_what_a_policy_needs_must_be_given(policy: str, fields: dict[str, float]
         ("poly", {"power": -1.0, "max_iter": 5}, "power of 0 or more"),
         ("inv", {"power": 1.0, "gamma": -0.5}, "gamma of 0 or more"),
         ("multistep", {"gamma": 0.1, "stepvalue": [30, 10]}, "must grow"),
+        ("multifixed", {"stagelr": [0.1, 0.2], "stageiter": [30, 10]}, "stageiters must grow"),
+        ("multifixed", {"stagelr": [0.1], "stageiter": [10, 30]}, "one stagelr for each stageiter; .* gives 1 and 2"),
     ],
 )
 def test_values_without_a_meaning_are_refused(policy: str, fields: dict[str, float], message: str) -> None:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from paratrain.errors import NotFiniteError
 from paratrain.metrics import MetricsWriter
 from paratrain.proto import NetParameter, SolverState, read_binary
 from tests.unit.solvers.least_squares import make_solver, random_records, weights, write_records
@@ -243,7 +243,7 @@ def test_the_metrics_of_displayed_iterations(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_is_shown(one_record: Path, log_lines: list[str]) -> None:
     solver = make_solver(one_record, SGD + "display: 1", start=1e30)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with pytest.raises(NotFiniteError, match="the loss is inf"):
         solver.step(1)
     assert math.isinf(solver.loss)
     assert any(line.endswith("loss = inf") for line in log_lines)
@@ -315,7 +315,7 @@ def test_when_snapshots_are_written(tmp_path: Path, snapshot: int, after_train: 
     solver.solve()
     solver.close()
     found = {file.name for file in tmp_path.glob("line_iter_*")}
-    assert found == {f"line_iter_{at}.{kind}" for at in written for kind in ("caffemodel", "solverstate")}
+    assert found == {f"line_iter_{at}.{kind}" for at in written for kind in ("caffemodel", "solverstate", "trainstate")}
 
 
 def test_what_a_snapshot_holds(tmp_path: Path) -> None:

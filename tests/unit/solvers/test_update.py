@@ -37,7 +37,7 @@ def make_parameters(blobs: Sequence[tuple[int, float, float, bool]] = BLOBS, see
 def make_update(parameters: Parameters, **fields: object) -> FlatUpdate:
     settings = SolverParameter(**fields)  # type: ignore[arg-type]
 
-    def compute(diff: Any, history: Sequence[Any], rate: float) -> None:
+    def compute(diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         velocity = history[0]
         velocity[...] = settings.momentum * velocity + rate * diff
         diff[...] = velocity

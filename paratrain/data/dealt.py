@@ -1,0 +1,46 @@
+"""The batches of one loader, dealt out to several ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from paratrain.data.loader import BatchLoader
+
+__all__ = ["DealtLoader"]
+
+Array = npt.NDArray[Any]
+
+
+class DealtLoader:
+    """Of the batches of ``loader``, which it owns, those of rank ``rank`` of ``size``: its batch b is batch rank + b * size.
+
+    It is a :class:`BatchLoader`.
+    """
+
+    def __init__(self, loader: BatchLoader, rank: int, size: int) -> None:
+        assert 0 <= rank < size
+        self._loader = loader
+        self._rank = rank
+        self._size = size
+        self.image_shape = loader.image_shape
+
+    @property
+    def record_count(self) -> int:
+        return self._loader.record_count
+
+    def keys(self, batch: int, batch_size: int) -> list[str]:
+        return self._loader.keys(self._number(batch), batch_size)
+
+    def shape_of(self, batch: int) -> tuple[int, int, int]:
+        return self._loader.shape_of(self._number(batch))
+
+    def fill(self, batch: int, data: Array, labels: Array) -> None:
+        self._loader.fill(self._number(batch), data, labels)
+
+    def close(self) -> None:
+        self._loader.close()
+
+    def _number(self, batch: int) -> int:
+        return self._rank + batch * self._size

@@ -1,0 +1,55 @@
+"""The numbers of a run, in the head of its log."""
+
+from __future__ import annotations
+
+import logging
+
+from paratrain.comm.communicator import Communicator
+from paratrain.data_parallel import exchanged_bytes
+from paratrain.solvers import Solver
+
+__all__ = ["log_head"]
+
+logger = logging.getLogger(__name__)
+
+
+def log_head(solver: Solver, communicator: Communicator) -> None:
+    """Log ranks and devices, the effective batch, records and epochs, parameters, and what a step exchanges."""
+    parameter, size = solver.parameter, communicator.size
+    nodes = len(set(communicator.node_of_rank))
+    logger.info("Ranks: %d on %s, each on the CPU", size, _count(nodes, "node"))
+    batch = solver.images_per_iteration // (parameter.iter_size * size)
+    logger.info(
+        "Effective batch: %d images = batch_size %d x iter_size %d x %d ranks",
+        solver.images_per_iteration, batch, parameter.iter_size, size,
+    )  # fmt: skip
+    for layer, tops in zip(solver.net.layers, solver.net.tops, strict=True):
+        if layer.is_data and layer.record_count and tops and tops[0].shape:
+            per_epoch = layer.record_count / (tops[0].shape[0] * parameter.iter_size * size)
+            logger.info(
+                "Records: %d in layer '%s', %.6g iterations an epoch; max_iter %d is %.4g epochs",
+                layer.record_count, layer.name, per_epoch, parameter.max_iter, parameter.max_iter / per_epoch,
+            )  # fmt: skip
+    parameters = solver.net.parameters
+    logger.info(
+        "Parameters: %d learnable values in %s, %d values of running statistics",
+        parameters.data.count, _count(len(parameters.learnable), "blob"), parameters.statistics.count,
+    )  # fmt: skip
+    down, up = exchanged_bytes(solver.net, size)
+    if size > 1:
+        logger.info(
+            "Exchange: %s down and %s up each of %s in every step, %s in all",
+            _bytes(down), _bytes(up), _count(size - 1, "link"), _bytes((down + up) * (size - 1)),
+        )  # fmt: skip
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _bytes(count: int) -> str:
+    value, units = float(count), ["bytes", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.4g} {units[0]}"

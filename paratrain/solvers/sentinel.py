@@ -1,0 +1,182 @@
+"""The watch for numbers that are not finite: is a step spoilt, and where did it begin?
+
+Asked of every step is only whether the loss and the norm of the gradient are finite. Where they are not, the blobs of the
+pass are searched, and the backward pass is run again layer by layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from paratrain.backends import Backend
+from paratrain.blob import Memory
+from paratrain.errors import NotFiniteError
+from paratrain.layers.base import Layer
+from paratrain.net import Net
+from paratrain.solvers.ranks import Ranks
+
+__all__ = ["NAN_MODES", "Sentinel", "describe", "find_in_backward", "find_in_forward", "is_finite"]
+
+NAN_MODES = ("stop", "skip")
+_MOST_KEYS = 16
+# The bits beside those of Action.
+_LOSS = 4
+_GRADIENT = 8
+_OVERFLOW = (
+    "the sum of the gradients is not finite, though those of each rank's last pass are: the sum is too large, or an "
+    "earlier pass of iter_size spoilt it"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Sentinel:
+    """Watches the steps of a solver, and decides with the other ranks what follows from one that is spoilt.
+
+    In every step: ``begin``, ``see_loss`` after each pass, ``see_gradient`` on the root, then ``decide`` on what all ranks
+    have ``seen``.
+    """
+
+    def __init__(self, net: Net, ranks: Ranks) -> None:
+        self.mode = "stop"
+        """One of NAN_MODES: "stop" raises NotFiniteError, "skip" leaves the update out."""
+        self._net = net
+        self._ranks = ranks
+        self._report: str | None = None
+        self._gradient_is_bad = False
+        self._statistics: Any = None
+
+    @property
+    def seen(self) -> int:
+        """What this rank has met in this step, as bits."""
+        return _LOSS * (self._report is not None) | _GRADIENT * self._gradient_is_bad
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._report, self._gradient_is_bad = None, False
+        if self.mode == "skip" and self._net.parameters.statistics.count:
+            self._statistics = self._net.parameters.statistics.host().copy()
+
+    def see_loss(self, loss: float) -> None:
+        """A pass has ended with ``loss``: the first that is not finite is looked into at once, while its blobs are there."""
+        if not math.isfinite(loss) and self._report is None:
+            self._report = describe(self._net, find_in_forward(self._net), f"the loss is {loss:g}")
+
+    def see_gradient(self, diff: Memory, backend: Backend) -> None:
+        """The gradient of all ranks is complete."""
+        if diff.count:
+            values = diff.host() if backend.device is None else diff.device(backend.device)
+            self._gradient_is_bad = not is_finite(values, backend.xp)
+
+    def decide(self, seen: int, iteration: int) -> bool:
+        """Return whether the step must be skipped, given what all ranks together have ``seen``; every rank calls it.
+
+        Raises NotFiniteError where such a step ends the run.
+        """
+        if not seen & (_LOSS | _GRADIENT):
+            return False
+        if not seen & _LOSS:  # each rank looks for its part in the gradient
+            found = find_in_backward(self._net)
+            self._report = describe(self._net, found, "the gradient is not finite") if found else None
+        reports = self._ranks.share_texts(self._report or "")
+        rank = next((rank for rank, report in enumerate(reports) if report), None)
+        report = _OVERFLOW if rank is None else reports[rank]
+        where = f" on rank {rank} of {len(reports)}" if rank is not None and len(reports) > 1 else ""
+        if self.mode == "stop":
+            raise NotFiniteError(
+                f"iteration {iteration}{where}: {report}. Training stops here, and snapshots written before stay as they "
+                "are; a lower base_lr or clip_gradients may help, and --nan skip leaves such steps out"
+            )
+        if self._statistics is not None:
+            self._net.parameters.statistics.mutable_host()[...] = self._statistics
+        if self._ranks.rank == 0:
+            logger.warning("Iteration %d is skipped%s: %s", iteration, where, report)
+        return True
+
+
+def is_finite(values: Any, xp: Any) -> bool:
+    """Whether all of an array is finite, at the cost of one sum of squares in nearly all cases."""
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(float(xp.dot(flat, flat))) or bool(xp.isfinite(flat).all())
+
+
+def find_in_forward(net: Net) -> str:
+    """Name the first parameter or blob, in the order of the layers, that is not finite after a forward pass; else ""."""
+    for layer, tops, names in zip(net.layers, net.tops, net.top_names.values(), strict=True):
+        for index, blob in enumerate(layer.blobs):
+            if not _finite(blob.read_data(None)):
+                return f"parameter {layer.name}[{index}] of {_layer(layer)}, {_count(blob.read_data(None))}"
+        for name, blob in zip(names, tops, strict=True):
+            values = blob.read_data(None)
+            if not _finite(values):
+                return f"blob '{name}', made by {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
+    return ""
+
+
+def find_in_backward(net: Net) -> str:
+    """Run the backward pass of the last batch again; name the first gradient that is not finite, or ""."""
+    net.clear_param_diffs()
+    for index in reversed(range(len(net.layers))):
+        if not net.layers_needing_backward[index]:
+            continue
+        layer = net.layers[index]
+        with np.errstate(all="ignore"):
+            net.backward_layer(index)
+        for number, blob in enumerate(layer.blobs):
+            if layer.param_propagate_down[number] and not _finite(blob.read_diff(None)):
+                return (
+                    f"gradient of parameter {layer.name}[{number}] of {_layer(layer)}, {_count(blob.read_diff(None))}"
+                )
+        bottoms = zip(net.bottom_names[layer.name], net.bottoms[index], net.propagate_down[index], strict=True)
+        for name, blob, wanted in bottoms:
+            values = blob.read_diff(None) if wanted else None
+            if values is not None and not _finite(values):
+                return f"gradient of blob '{name}', from {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
+    return ""
+
+
+def describe(net: Net, found: str, problem: str) -> str:
+    """A sentence for one rank: what is wrong, where it began, and the records of the batch."""
+    first = f"the first that is not finite is {found}" if found else "no blob of the last pass shows where it began"
+    records = "".join(
+        f"; layer '{layer.name}' read the records {_some(keys)}"
+        for layer in _sources(net)
+        if (keys := layer.last_keys())
+    )
+    return f"{problem}; {first}{records}"
+
+
+def _sources(net: Net) -> Iterator[Layer]:
+    return (layer for layer in net.layers if layer.is_data)
+
+
+def _spoilt(net: Net, values: Any) -> str:
+    """Which records the values belong to that are not finite, where they are some of the batch."""
+    rows = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) if values.ndim else np.zeros(0, bool)
+    if not rows.any() or rows.all():
+        return ""
+    keys = next((keys for layer in _sources(net) if len(keys := layer.last_keys()) == len(rows)), None)
+    return "" if keys is None else f" (of the records {_some([keys[row] for row in np.flatnonzero(rows)])})"
+
+
+def _finite(values: Any) -> bool:
+    return is_finite(values, np)
+
+
+def _count(values: Any) -> str:
+    return f"{values.size - np.count_nonzero(np.isfinite(values))} of {values.size} values"
+
+
+def _layer(layer: Layer) -> str:
+    return f"layer '{layer.name}' ({layer.type})"
+
+
+def _some(keys: list[str]) -> str:
+    more = len(keys) - _MOST_KEYS
+    return ", ".join(keys[:_MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
