@@ -19,7 +19,7 @@ from paratrain.backends import create_backend
 from paratrain.comm import Communicator
 from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import SolverError
-from paratrain.launch.abort import connect, install_excepthook
+from paratrain.launch.abort import agreed, connect, install_excepthook
 from paratrain.layers import LAYERS
 from paratrain.layers.base import LayerContext
 from paratrain.layers.python import UserLayer as Layer
@@ -30,8 +30,13 @@ from paratrain.solvers import Solver, read_solver
 __all__ = [
     "TEST",
     "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
     "Layer",
+    "NesterovSolver",
     "Net",
+    "RMSPropSolver",
     "SGDSolver",
     "get_solver",
     "init_log",
@@ -81,6 +86,10 @@ class Net(core.Net):
                 raise TypeError(f"Net(file, phase, weights=...): cannot use {value!r}")
         if phase is None:
             raise TypeError("Net(file, phase, weights=...): phase is missing; give paratrain.TRAIN or paratrain.TEST")
+        if phase not in (TRAIN, TEST):
+            raise ValueError(
+                f"Net(file, phase, weights=...): there is no phase {phase}; give paratrain.TRAIN or paratrain.TEST"
+            )
         parameter = upgrade_net(read_prototxt(network_file, NetParameter))
         seed = entropy() if _choices.seed is None else _choices.seed
         context = LayerContext(backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed)
@@ -99,22 +108,59 @@ def _world() -> Communicator:
 
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
-    """Return the solver that a solver prototxt describes; its ``type`` says which. Under mpirun it is one of many."""
-    return _create_solver(read_solver(solver_file))
+    """Return the solver that a solver prototxt describes; its ``type`` says which. Under mpirun it is one of many.
 
-
-def _create_solver(parameter: SolverParameter) -> Solver:
-    if parameter.random_seed < 0 and _choices.seed is not None:
-        parameter.random_seed = _choices.seed
-    return create_parallel_solver(parameter, _world())
+    On several ranks an error ends all of them, reported once; on one rank it is raised.
+    """
+    return _make_solver(solver_file, None)
 
 
 def SGDSolver(solver_file: str | os.PathLike[str]) -> Solver:
     """Return the solver of a solver prototxt, which must be one of type SGD."""
-    parameter = read_solver(solver_file)
-    if parameter.type != "SGD":
-        raise SolverError(f"{os.fspath(solver_file)}: type is '{parameter.type}', not 'SGD'; use get_solver(...)")
-    return _create_solver(parameter)
+    return _make_solver(solver_file, "SGD")
+
+
+def NesterovSolver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver of a solver prototxt, which must be one of type Nesterov."""
+    return _make_solver(solver_file, "Nesterov")
+
+
+def AdaGradSolver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver of a solver prototxt, which must be one of type AdaGrad."""
+    return _make_solver(solver_file, "AdaGrad")
+
+
+def RMSPropSolver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver of a solver prototxt, which must be one of type RMSProp."""
+    return _make_solver(solver_file, "RMSProp")
+
+
+def AdaDeltaSolver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver of a solver prototxt, which must be one of type AdaDelta."""
+    return _make_solver(solver_file, "AdaDelta")
+
+
+def AdamSolver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Return the solver of a solver prototxt, which must be one of type Adam."""
+    return _make_solver(solver_file, "Adam")
+
+
+def _make_solver(solver_file: str | os.PathLike[str], kind: str | None) -> Solver:
+    def read() -> SolverParameter:
+        parameter = read_solver(solver_file)
+        if kind not in (None, parameter.type):
+            raise SolverError(
+                f"{os.fspath(solver_file)}: type is '{parameter.type}', not '{kind}'; use get_solver(...)"
+            )
+        if parameter.random_seed < 0 and _choices.seed is not None:
+            parameter.random_seed = _choices.seed
+        return parameter
+
+    world = _world()  # first: from now on an error on one rank ends all
+    if world.size == 1:
+        return create_parallel_solver(read(), world)
+    parameter = agreed(world, read)
+    return agreed(world, lambda: create_parallel_solver(parameter, world))
 
 
 def init_log(level: int = logging.INFO) -> None:
@@ -152,7 +198,7 @@ def solver_rank() -> int:
 
 
 def root_solver() -> bool:
-    """Whether this rank is the root, which updates, tests, logs and snapshots."""
+    """Whether this rank is the root, which updates, logs and snapshots."""
     return solver_rank() == 0
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +29,9 @@ LARGEST_MESSAGE_BYTES = 1 << 30
 _EAGER_TESTS = 50
 _YIELD_S = 0.002
 _SLEEP_S = 0.0001
+# Between questions whether the other rank has left, and after one that it has: what it sent before may still arrive.
+_LOOK_FOR_LEFT_S = 0.05
+_GRACE_S = 0.5
 # If MPI's own Abort does not return or end the process within this time, the process ends without it.
 _ABORT_LIMIT_S = 5.0
 
@@ -101,6 +105,10 @@ def foreign_launcher_message(launcher: LauncherEnvironment, library_version: str
     )
 
 
+# Those that this process has to take leave of when it ends.
+_open_communicators: weakref.WeakSet[MpiCommunicator] = weakref.WeakSet()
+
+
 class MpiCommunicator(Communicator):
     """The ranks of an MPI communicator, on a duplicate of it, so that its messages never meet other people's."""
 
@@ -111,7 +119,9 @@ class MpiCommunicator(Communicator):
         self._largest_message_bytes = largest_message_bytes
         self._comm: MPI.Intracomm | None = world.Dup()
         self._comm.Set_errhandler(mpi.ERRORS_RETURN)  # errors become exceptions, not the end of the process
+        self._notices: MPI.Intracomm | None = world.Dup()
         super().__init__(world.rank, _nodes(mpi, world))
+        _open_communicators.add(self)
 
     def isend(self, array: Array, destination: int) -> Request:
         """One MPI message, or one for each piece of `largest_message_bytes`."""
@@ -121,7 +131,8 @@ class MpiCommunicator(Communicator):
             requests = [comm.Isend([piece, self._mpi.BYTE], destination) for piece in pieces]
         except self._mpi.Exception as error:
             raise self._failure(f"sending to rank {destination}", error) from error
-        return _MpiRequest(self, f"sending to rank {destination}", [(request, None) for request in requests])
+        parts = [(request, None) for request in requests]
+        return _MpiRequest(self, f"sending to rank {destination}", parts, destination)
 
     def ireceive(self, array: Array, source: int) -> Request:
         """Straight into `array`."""
@@ -131,7 +142,7 @@ class MpiCommunicator(Communicator):
             requests = [(comm.Irecv([piece, self._mpi.BYTE], source), piece.size) for piece in pieces]
         except self._mpi.Exception as error:
             raise self._failure(f"receiving from rank {source}", error) from error
-        return _MpiRequest(self, f"receiving from rank {source}", requests)
+        return _MpiRequest(self, f"receiving from rank {source}", requests, source)
 
     def barrier(self) -> None:
         """MPI's own, waited for without holding the core."""
@@ -139,7 +150,7 @@ class MpiCommunicator(Communicator):
             request = self._open().Ibarrier()
         except self._mpi.Exception as error:
             raise self._failure("a barrier", error) from error
-        _MpiRequest(self, "a barrier", [(request, None)]).wait()
+        _MpiRequest(self, "a barrier", [(request, None)], None).wait()
 
     def abort(self, code: int) -> NoReturn:
         """MPI_Abort on all of MPI_COMM_WORLD: the launcher ends every process."""
@@ -149,10 +160,30 @@ class MpiCommunicator(Communicator):
             os._exit(code)
 
     def close(self) -> None:
-        """Free the duplicate. MPI itself ends with the process."""
-        if self._comm is not None and not self._mpi.Is_finalized():
-            self._comm.Free()
-        self._comm = None
+        """Free the duplicates. MPI itself ends with the process."""
+        for comm in (self._comm, self._notices):
+            if comm is not None and not self._mpi.Is_finalized():
+                comm.Free()
+        self._comm = self._notices = None
+        _open_communicators.discard(self)
+
+    def leave(self) -> None:
+        """At the end of the process: tell the other ranks, so that none waits for this one, and wait until all leave."""
+        if self._notices is not None:
+            others = [rank for rank in range(self.size) if rank != self.rank]
+            nothing = bytearray()
+            requests = [self._notices.Isend([nothing, self._mpi.BYTE], rank) for rank in others]
+            requests += [self._notices.Irecv([nothing, self._mpi.BYTE], rank) for rank in others]
+            for request in requests:
+                _complete(request, None)
+
+    def check_present(self, peer: int | None, action: str) -> None:
+        """Raise CommunicationError if rank `peer`, or any rank where None, has ended, so that waiting for it is in vain."""
+        assert self._notices is not None, "the communicator is closed"
+        status = self._mpi.Status()
+        if self._notices.Iprobe(self._mpi.ANY_SOURCE if peer is None else peer, status=status):
+            left = f"rank {status.Get_source()} has ended, while this rank waits for it; all ranks must take the same steps"
+            raise self._failure(action, left)
 
     def _open(self) -> MPI.Intracomm:
         assert self._comm is not None, "the communicator is closed"
@@ -167,17 +198,23 @@ class MpiCommunicator(Communicator):
 
 
 class _MpiRequest(Request):
-    """The requests of a message's pieces; with each receive the bytes it expects."""
+    """The requests of a message's pieces; with each receive the bytes it expects. `peer` is the other rank, or None: all."""
 
-    def __init__(self, owner: MpiCommunicator, action: str, parts: Sequence[tuple[MPI.Request, int | None]]) -> None:
-        self._owner, self._action, self._parts = owner, action, parts
+    def __init__(
+        self,
+        owner: MpiCommunicator,
+        action: str,
+        parts: Sequence[tuple[MPI.Request, int | None]],
+        peer: int | None,
+    ) -> None:
+        self._owner, self._action, self._parts, self._peer = owner, action, parts, peer
 
     def wait(self) -> None:
         mpi = self._owner._mpi
         for request, expected in self._parts:
             status = None if expected is None else mpi.Status()
             try:
-                _complete(request, status)
+                _complete(request, status, lambda: self._owner.check_present(self._peer, self._action))
             except mpi.Exception as error:
                 raise self._owner._failure(self._action, error) from error
             if status is not None and status.Get_count(mpi.BYTE) != expected:
@@ -186,17 +223,30 @@ class _MpiRequest(Request):
         self._parts = ()
 
 
-def _complete(request: MPI.Request, status: MPI.Status | None) -> None:
-    """Wait as the constants above say. Python's signal handlers run meanwhile, as they would not inside MPI_Wait."""
+def _complete(request: MPI.Request, status: MPI.Status | None, check: Callable[[], None] | None = None) -> None:
+    """Wait as the constants above say. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
+
+    `check` raises when waiting has become pointless; it is asked now and then, and believed when it says so twice.
+    """
     for _ in range(_EAGER_TESTS):
         if request.Test(status):
             return
-    sleeps_from = time.monotonic() + _YIELD_S
+    begin = time.monotonic()
+    next_look, doubted = begin + _LOOK_FOR_LEFT_S, False
     while not request.Test(status):
-        if time.monotonic() < sleeps_from:
+        now = time.monotonic()
+        if now < begin + _YIELD_S:
             os.sched_yield()
-        else:
-            time.sleep(_SLEEP_S)
+            continue
+        time.sleep(_SLEEP_S)
+        if check is not None and now >= next_look:
+            try:
+                check()
+                next_look = now + _LOOK_FOR_LEFT_S
+            except CommunicationError:
+                if doubted:
+                    raise
+                next_look, doubted = now + _GRACE_S, True
 
 
 def _nodes(mpi: ModuleType, world: MPI.Intracomm) -> list[int]:
@@ -224,6 +274,8 @@ def _finalize(mpi: ModuleType) -> None:
     """
     failed = getattr(sys, "last_value", None) is not None
     if not failed and not mpi.Is_finalized():
+        for communicator in list(_open_communicators):
+            communicator.leave()
         mpi.Finalize()
 
 

@@ -16,6 +16,7 @@ from paratrain.proto import NetParameter, read_binary, write_binary
 if TYPE_CHECKING:
     from paratrain.blob import Blob
     from paratrain.layers.base import Layer
+    from paratrain.layers.memory_data import MemoryDataLayer
     from paratrain.net.net import Net
 
 __all__ = ["ArrayInterface"]
@@ -106,6 +107,17 @@ class ArrayInterface:
         last = 0 if end is None else self._layer_index(end)
         self.backward_from_to(first, last)
         return {name: self._blob(name).diff for name in [*self.input_names, *(diffs or ())]}
+
+    def set_input_arrays(self, data: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+        """Give the net's MemoryData layer samples (n, C, H, W) and their n labels, to be handed out batch by batch.
+
+        n is a multiple of its batch size. Raises DataError where the arrays do not fit, NetError without such a layer.
+        """
+        for layer in self.layers:
+            if layer.type == "MemoryData":
+                cast("MemoryDataLayer", layer).reset(data, labels)
+                return
+        raise NetError("set_input_arrays(data, labels) feeds a MemoryData layer, and this net has none")
 
     def copy_from(self, path: str) -> None:
         """Copy weights from a caffemodel, or from an HDF5 file of weights, by layer name."""

@@ -175,6 +175,14 @@ def script(kind: str) -> None:
         worker.start()
         worker.join()
         communicator.send(np.zeros(1), 0)
+    if last and kind == "raised exit":
+        raise SystemExit(4)  # which no hook can see
+    if last and kind == "early end":
+        sys.exit(0)
+    if last and kind == "raised exit":
+        raise SystemExit(4)  # which no hook can see
+    if last and kind == "early end":
+        sys.exit(0)
     if kind == "unhooked":  # as if nobody had installed the hooks
         sys.excepthook = sys.__excepthook__
         if last:

@@ -151,6 +151,13 @@ def test_a_script_that_leaves_with_a_code_ends_all_with_it(run: Run) -> None:
     assert run(2, "script", "exit").returncode == 5
 
 
+@pytest.mark.parametrize("kind", ["raised exit", "early end"])
+def test_a_rank_that_leaves_in_silence_is_not_waited_for(run: Run, kind: str) -> None:
+    text = texts(run(2, "script", kind))
+    assert "paratrain: rank 0 of 2 on" in text
+    assert "rank 1 has ended, while this rank waits for it" in text
+
+
 @pytest.mark.parametrize("kind", ["good", "quiet thread"])
 def test_a_script_that_ends_well(run: Run, kind: str) -> None:
     done = run(2, "script", kind)

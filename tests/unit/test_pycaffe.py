@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import paratrain as caffe
-from paratrain.errors import NetError, PrototxtError, SolverError
+from paratrain.errors import DataError, NetError, PrototxtError, SolverError
 
 NET = """
 name: "small"
@@ -137,6 +140,12 @@ def test_solve_snapshot_and_restore(folder: Path) -> None:
     np.testing.assert_array_equal(again.net.params["ip"][0].data, expected)
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_each_of_pycaffes_solvers(folder: Path, kind: str) -> None:
+    (folder / "solver.prototxt").write_text(SOLVER.replace("momentum: 0.9", "") + f'type: "{kind}"')
+    assert type(getattr(caffe, f"{kind}Solver")("solver.prototxt")).__name__ == f"{kind}Solver"
+
+
 def test_a_solver_of_another_type_is_not_an_sgd_solver(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + 'type: "Adam"')
     with pytest.raises(SolverError, match="type is 'Adam', not 'SGD'"):
@@ -162,3 +171,66 @@ def test_gpu_mode_warns_and_goes_on() -> None:
 def test_layer_types_and_ranks() -> None:
     assert {"Convolution", "SoftmaxWithLoss", "Data"} <= set(caffe.layer_type_list())
     assert (caffe.solver_rank(), caffe.solver_count(), caffe.root_solver()) == (0, 1, True)
+
+
+def test_arrays_are_given_to_a_memory_data_layer(folder: Path) -> None:
+    (folder / "memory.prototxt").write_text(
+        'layer { name: "data" type: "MemoryData" top: "data" top: "label" '
+        "memory_data_param { batch_size: 2 channels: 1 height: 2 width: 3 } }"
+    )
+    net = caffe.Net("memory.prototxt", caffe.TEST)
+    samples, labels = np.arange(24, dtype=np.float32).reshape(4, 1, 2, 3), np.arange(4, dtype=np.float32)
+    with pytest.raises(DataError, match=r"give them by net.set_input_arrays\(data, labels\) first"):
+        net.forward()
+    net.set_input_arrays(samples, labels)
+    for start in (0, 2, 0):
+        out = net.forward()
+        np.testing.assert_array_equal(out["data"], samples[start : start + 2])
+        np.testing.assert_array_equal(out["label"], labels[start : start + 2])
+    with pytest.raises(NetError, match="this net has none"):
+        caffe.Net("net.prototxt", caffe.TEST).set_input_arrays(samples, labels)
+
+
+def test_a_phase_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no phase 7"):
+        caffe.Net("net.prototxt", 7)
+
+
+def test_an_array_taken_once_shows_every_batch(mnist_folder: Path, folder: Path) -> None:
+    """Scripts take ``data = net.blobs["data"].data`` before their loop, as pycaffe lets them."""
+    (folder / "digits.prototxt").write_text(
+        f"""layer {{ name: "digits" type: "Data" top: "data" top: "label"
+            data_param {{ source: "{mnist_folder / "mnist_train_lmdb"}" batch_size: 4 backend: LMDB }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 2 }} }}
+        layer {{ name: "silence" type: "Silence" bottom: "ip" bottom: "label" }}
+        layer {{ name: "flat" type: "Flatten" bottom: "data" top: "flat" }}"""
+    )
+    (folder / "solver.prototxt").write_text(SOLVER.split("test_iter")[0].replace("net.prototxt", "digits.prototxt"))
+    for net in (caffe.Net("digits.prototxt", caffe.TEST), caffe.get_solver("solver.prototxt").net):
+        data, label = net.blobs["data"].data, net.blobs["label"].data
+        seen = []
+        for _ in range(10):
+            out = net.forward()
+            assert np.shares_memory(data, net.blobs["data"].data)
+            assert np.shares_memory(label, net.blobs["label"].data)
+            np.testing.assert_array_equal(out["flat"], data.reshape(4, -1))
+            seen.append(data.copy())
+            time.sleep(0.01)  # the thread goes on reading, and must not write here
+            np.testing.assert_array_equal(data, seen[-1])
+        assert all((seen[i] != seen[i + 1]).any() for i in range(9))
+        net.close()
+
+
+def test_a_closed_solver_is_freed_at_once() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        solver = caffe.get_solver("solver.prototxt")
+        feed(solver.net)
+        solver.step(1)
+        solver.close()
+        gone = weakref.ref(solver), weakref.ref(solver.net)
+        del solver
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
