@@ -179,10 +179,6 @@ def script(kind: str) -> None:
         raise SystemExit(4)  # which no hook can see
     if last and kind == "early end":
         sys.exit(0)
-    if last and kind == "raised exit":
-        raise SystemExit(4)  # which no hook can see
-    if last and kind == "early end":
-        sys.exit(0)
     if kind == "unhooked":  # as if nobody had installed the hooks
         sys.excepthook = sys.__excepthook__
         if last:
