@@ -15,11 +15,11 @@ import numpy as np
 
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator, TreeExchange
-from paratrain.net import CopyRules, Net, Parameters
+from paratrain.net import Net, Parameters
 from paratrain.proto import SolverParameter
 from paratrain.random import entropy
 from paratrain.solvers import Solver, create_solver
-from paratrain.solvers.nets import EditNet
+from paratrain.solvers.nets import NetOptions
 from paratrain.solvers.ranks import Values
 from paratrain.topology.planner import plan_ranks
 from paratrain.topology.tree import Tree
@@ -105,9 +105,7 @@ def create_parallel_solver(
     communicator: Communicator,
     *,
     backend: str = "numpy",
-    allow_python: bool = True,
-    copy_rules: CopyRules | None = None,
-    edit_train_net: EditNet | None = None,
+    net_options: NetOptions | None = None,
 ) -> Solver:
     """Return this rank's solver, joined to those of the other ranks by the tree that follows from where ranks run.
 
@@ -123,10 +121,8 @@ def create_parallel_solver(
         rank=communicator.rank,
         size=communicator.size,
         seed=seed,
-        allow_python=allow_python,
         ranks=ranks,
-        copy_rules=copy_rules,
-        edit_train_net=edit_train_net,
+        net_options=net_options,
     )
     if ranks is not None:
         DataParallel(solver, ranks)

@@ -25,7 +25,7 @@ from paratrain.layers.base import LayerContext
 from paratrain.layers.python import UserLayer as Layer
 from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, read_prototxt, upgrade_net
 from paratrain.random import entropy
-from paratrain.solvers import Solver, read_solver
+from paratrain.solvers import NetOptions, Solver, read_solver
 
 __all__ = [
     "TEST",
@@ -92,7 +92,9 @@ class Net(core.Net):
             )
         parameter = upgrade_net(read_prototxt(network_file, NetParameter))
         seed = entropy() if _choices.seed is None else _choices.seed
-        context = LayerContext(backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed)
+        context = LayerContext(
+            backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True
+        )
         super().__init__(parameter, context, level=level, stages=stages or ())
         if weights is not None:
             self.copy_from(os.fspath(weights))
@@ -156,11 +158,12 @@ def _make_solver(solver_file: str | os.PathLike[str], kind: str | None) -> Solve
             parameter.random_seed = _choices.seed
         return parameter
 
+    options = NetOptions(keeps_arrays=True)
     world = _world()  # first: from now on an error on one rank ends all
     if world.size == 1:
-        return create_parallel_solver(read(), world)
+        return create_parallel_solver(read(), world, net_options=options)
     parameter = agreed(world, read)
-    return agreed(world, lambda: create_parallel_solver(parameter, world))
+    return agreed(world, lambda: create_parallel_solver(parameter, world, net_options=options))
 
 
 def init_log(level: int = logging.INFO) -> None:

@@ -26,7 +26,7 @@ from paratrain.metrics import MetricsWriter
 from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
-from paratrain.solvers import Solver, read_solver
+from paratrain.solvers import NetOptions, Solver, as_described, read_solver
 from paratrain.solvers.batches import divide_batches
 from paratrain.solvers.sentinel import NAN_MODES
 
@@ -180,9 +180,11 @@ def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, co
     solver = create_parallel_solver(
         parameter,
         communicator,
-        allow_python=arguments.allow_python,
-        copy_rules=options.copy_rules(arguments),
-        edit_train_net=(lambda net: divide_batches(net, communicator.size)) if is_global else None,
+        net_options=NetOptions(
+            allow_python=arguments.allow_python,
+            copy_rules=options.copy_rules(arguments),
+            edit_train_net=(lambda net: divide_batches(net, communicator.size)) if is_global else as_described,
+        ),
     )
     solver.sentinel.mode = arguments.nan
     solver.iteration_limit = arguments.iterations

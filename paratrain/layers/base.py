@@ -50,6 +50,8 @@ class LayerContext:
     clock: Clock = field(default_factory=Clock)
     allow_python: bool = True
     """Layers of type Python may run the code that the net names."""
+    keeps_arrays: bool = False
+    """Data layers copy each batch into their tops' own memory, whose arrays scripts may hold on to."""
     shapes_only: bool = False
     """The net is only described, never run: layers shape their blobs and leave their memory untouched."""
     sum_over_ranks: Callable[[Any], None] = _alone

@@ -27,8 +27,9 @@ class PrefetchingLayer(Layer):
     """Tops: images (N, C, H, W) and labels (N,), N being this rank's batch. Subclasses say what they are read from.
 
     ``data_param.prefetch`` batches are kept in memory, filled by a thread; the tops show them without a copy, so their
-    arrays change with every forward pass. DataErrors name the layer: what is wrong with the source as a whole is
-    raised when the layer is set up, what is wrong with a record in the ``forward`` that would have used it.
+    arrays change with every forward pass, unless ``context.keeps_arrays`` asks for a copy. DataErrors name the layer:
+    what is wrong with the source as a whole is raised when the layer is set up, what is wrong with a record in the
+    ``forward`` that would have used it.
     """
 
     bottom_range = (0, 0)
@@ -75,8 +76,9 @@ class PrefetchingLayer(Layer):
         self._loader = loader
         self._ring = _Ring(loader, self._shapes, dtype, place_count)
         self._prefetcher = Prefetcher(self._ring.fill, [(place,) for place in range(place_count)], loader.close)
-        for blob, memory in zip(top, self._ring.memories, strict=False):
-            blob.use_memory(data=memory)
+        if not context.keeps_arrays:
+            for blob, memory in zip(top, self._ring.memories, strict=False):
+                blob.use_memory(data=memory)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, shape in zip(top, self._shapes, strict=False):
@@ -91,7 +93,7 @@ class PrefetchingLayer(Layer):
             memory.show(place)
             if blob.shape != array.shape:
                 blob.reshape(*array.shape)
-            if blob.data_memory is not memory:  # the net has moved the top elsewhere
+            if blob.data_memory is not memory:  # it keeps its arrays, or the net has moved it
                 blob.write_data(None)[...] = array
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:

@@ -9,6 +9,7 @@ from paratrain.solvers.callbacks import Callback
 from paratrain.solvers.factory import SOLVERS, create_solver, register_solver
 from paratrain.solvers.files import read_solver
 from paratrain.solvers.nesterov import NesterovSolver
+from paratrain.solvers.nets import NetOptions, as_described
 from paratrain.solvers.rmsprop import RMSPropSolver
 from paratrain.solvers.sgd import SGDSolver
 from paratrain.solvers.solver import Solver
@@ -22,9 +23,11 @@ __all__ = [
     "AdamWSolver",
     "Callback",
     "NesterovSolver",
+    "NetOptions",
     "RMSPropSolver",
     "SGDSolver",
     "Solver",
+    "as_described",
     "create_solver",
     "read_solver",
     "register_solver",

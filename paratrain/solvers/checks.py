@@ -56,6 +56,8 @@ def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
         check_policy(parameter)
     except ParatrainError as error:
         yield error
+    if not parameter.HasField("base_lr") and parameter.lr_policy != "multifixed":
+        yield SolverError("base_lr is missing: without it the learning rate is 0, and nothing would be learned")
     for name, least in _AT_LEAST.items():
         value = getattr(parameter, name)
         if value < least:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from paratrain.backends import Backend
-from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.registry import Registry
-from paratrain.solvers.nets import EditNet
+from paratrain.solvers.nets import NetOptions
 from paratrain.solvers.ranks import Ranks
 from paratrain.solvers.solver import Solver
 
@@ -37,21 +36,9 @@ def create_solver(
     rank: int = 0,
     size: int = 1,
     seed: int | None = None,
-    allow_python: bool = True,
     ranks: Ranks | None = None,
-    copy_rules: CopyRules | None = None,
-    edit_train_net: EditNet | None = None,
+    net_options: NetOptions | None = None,
 ) -> Solver:
     """Return a new solver of ``parameter.type``. Raises UnknownNameError for an unknown type, and what Solver raises."""
     kind = SOLVERS.get(parameter.type)
-    return kind(
-        parameter,
-        backend=backend,
-        rank=rank,
-        size=size,
-        seed=seed,
-        allow_python=allow_python,
-        ranks=ranks,
-        copy_rules=copy_rules,
-        edit_train_net=edit_train_net,
-    )
+    return kind(parameter, backend=backend, rank=rank, size=size, seed=seed, ranks=ranks, net_options=net_options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paratrain import snapshot
@@ -16,12 +16,29 @@ from paratrain.proto import TEST, TRAIN, NetParameter, NetState, SolverParameter
 from paratrain.solvers.ranks import Ranks
 from paratrain.solvers.testing import Tester, can_be_dealt
 
-__all__ = ["EditNet", "NetChoice", "build_nets", "test_net_choices", "train_net_choice"]
+__all__ = ["NetChoice", "NetOptions", "as_described", "build_nets", "test_net_choices", "train_net_choice"]
 
 logger = logging.getLogger(__name__)
 
-EditNet = Callable[[NetParameter], NetParameter]
-"""Takes the description of the net to train, its ``state`` complete, and returns the one to build."""
+
+def as_described(parameter: NetParameter) -> NetParameter:
+    """The description itself: a net to train is built as its file says."""
+    return parameter
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """How a solver's nets are built, beside what its settings say."""
+
+    allow_python: bool = True
+    """Layers of type Python may run the code that a net names."""
+    keeps_arrays: bool = False
+    """A blob's array stays the same from batch to batch, as scripts expect; it costs a copy of each batch."""
+    copy_rules: CopyRules = field(default_factory=CopyRules)
+    """How the solver's ``weights`` are copied."""
+    edit_train_net: Callable[[NetParameter], NetParameter] = as_described
+    """Takes the description of the net to train, its ``state`` complete, and returns the one to build."""
+
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -121,13 +138,11 @@ def build_nets(
     rank: int,
     size: int,
     ranks: Ranks,
-    allow_python: bool = True,
-    copy_rules: CopyRules | None = None,
-    edit_train_net: EditNet | None = None,
+    options: NetOptions,
 ) -> tuple[Net, list[Tester]]:
-    """Build the net to train, with the solver's ``weights`` in it, and the nets to test.
+    """Build the net to train, with the solver's ``weights`` in it, and the nets to test, as ``options`` say.
 
-    The net to train, as ``edit_train_net`` changes it, reads this rank's share of the records. The batches of a net to test
+    The net to train reads this rank's share of the records. The batches of a net to test
     are shared by ``ranks``; where that cannot be, the net is built on the root, rank 0, alone. Raises what reading and
     building does.
     """
@@ -135,15 +150,15 @@ def build_nets(
     is_root = rank == 0
     if is_root:
         logger.info("Creating training net %s", choice.source)
-    context = LayerContext(
-        backend, choice.state.phase, seed=seed, rank=rank, size=size, clock=clock, allow_python=allow_python
+    everywhere = LayerContext(
+        backend, TEST, seed=seed, allow_python=options.allow_python, keeps_arrays=options.keeps_arrays
     )
-    described = choice.parameter()
-    nets = [Net(described if edit_train_net is None else edit_train_net(described), context)]
+    context = replace(everywhere, phase=choice.state.phase, rank=rank, size=size, clock=clock)
+    nets = [Net(options.edit_train_net(choice.parameter()), context)]
     testers: list[Tester] = []
     try:
         paths = [path for given in parameter.weights for path in snapshot.split_weights(given)]
-        snapshot.load_all_weights(nets[0], paths, copy_rules or CopyRules())
+        snapshot.load_all_weights(nets[0], paths, options.copy_rules)
         for index, (test, batch_count) in enumerate(zip(tests, parameter.test_iter, strict=True)):
             described = test.parameter()
             is_shared = ranks.size > 1 and can_be_dealt(described)
@@ -153,7 +168,7 @@ def build_nets(
             if is_root:
                 logger.info("Creating test net (#%d) specified by %s", index, test.source)
             deal = (ranks.rank, ranks.size) if is_shared else (0, 1)
-            context = LayerContext(backend, test.state.phase, seed=seed, allow_python=allow_python, deal=deal)
+            context = replace(everywhere, phase=test.state.phase, deal=deal, clock=Clock())
             nets.append(Net(described, context))
             nets[-1].debug_info = parameter.debug_info and is_root
             testers.append(Tester(nets[-1], batch_count, ranks if is_shared else None))

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from paratrain import snapshot as snapshots
@@ -17,16 +16,17 @@ from paratrain.errors import SolverError
 from paratrain.layers.base import Clock
 from paratrain.log import ProgressBar
 from paratrain.metrics import MetricsWriter
-from paratrain.net import CopyRules, debug
+from paratrain.net import debug
 from paratrain.proto import SolverParameter, format_prototxt
 from paratrain.random import entropy
+from paratrain.solvers import report, resuming
 from paratrain.solvers.actions import Action
 from paratrain.solvers.callbacks import Callback, FunctionsCallback
 from paratrain.solvers.checks import check_parameter, left_out_fields
-from paratrain.solvers.display import SmoothedLoss, batch_size, format_outputs, iteration_line, name_values, net_outputs
-from paratrain.solvers.nets import EditNet, build_nets
+from paratrain.solvers.display import SmoothedLoss, batch_size
+from paratrain.solvers.nets import NetOptions, build_nets
 from paratrain.solvers.policies import Policies
-from paratrain.solvers.ranks import Alone, Ranks, agree, gather, mean
+from paratrain.solvers.ranks import Alone, Ranks, agree, mean
 from paratrain.solvers.sentinel import Sentinel
 from paratrain.solvers.timing import StepTimes
 from paratrain.solvers.update import FlatUpdate
@@ -62,10 +62,8 @@ class Solver(abc.ABC):
         rank: int = 0,
         size: int = 1,
         seed: int | None = None,
-        allow_python: bool = True,
         ranks: Ranks | None = None,
-        copy_rules: CopyRules | None = None,
-        edit_train_net: EditNet | None = None,
+        net_options: NetOptions | None = None,
     ) -> None:
         check_parameter(parameter)
         for problem in self.find_problems(parameter):
@@ -96,16 +94,16 @@ class Solver(abc.ABC):
         """Draw a progress bar in ``solve`` where stderr is a terminal."""
         self._callbacks: list[Callback] = []
         self._clock = Clock()
-        self._times = StepTimes()
-        self._smoothed = SmoothedLoss(parameter.average_loss)
+        self.times = StepTimes()
+        self.smoothed = SmoothedLoss(parameter.average_loss)
         self._bar: ProgressBar | None = None
-        self._current_step = 0
+        self.current_step = 0
         self.momentum = 0.0
         """The momentum of the update that is being made."""
-        self._displayed_iter = 0
-        self._spread: dict[str, float] = {}
+        self.displayed_iter = 0
+        self.spread: dict[str, float] = {}
 
-        self._info("Initializing solver from parameters: \n%s", format_prototxt(parameter).rstrip())
+        self.info("Initializing solver from parameters: \n%s", format_prototxt(parameter).rstrip())
         if self.root_solver:
             for name in left_out_fields(parameter):
                 logger.warning("The solver's %s is left out: it does not change what is learned", name)
@@ -123,9 +121,7 @@ class Solver(abc.ABC):
             rank=rank,
             size=size,
             ranks=self.ranks,
-            allow_python=allow_python,
-            copy_rules=copy_rules,
-            edit_train_net=edit_train_net,
+            options=net_options or NetOptions(),
         )
         self.test_nets = [tester.net for tester in self.testers if tester.net is not None]
         self.sentinel = Sentinel(self.net, self.ranks)
@@ -134,16 +130,17 @@ class Solver(abc.ABC):
         self._snapshot_iter = -1
         for net in self.test_nets:
             net.debug_info = parameter.debug_info
-        self._update = FlatUpdate(
+        self.flat_update = FlatUpdate(
             self.net.parameters,
             backend,
             parameter,
             self.history_count if self.root_solver else 0,
-            self.compute_update_value,
             decoupled_decay=self.decoupled_decay,
         )
-        self._policies = Policies(parameter, self._update.local_rates)
-        self._info("Solver scaffolding done.")
+        self.policies = Policies(parameter, self.flat_update.local_rates)
+        if self.root_solver and not any(self.net.layers_needing_backward):
+            logger.warning("Nothing will be learned: no layer with parameters leads to a loss")
+        self.info("Solver scaffolding done.")
 
     @classmethod
     def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:
@@ -159,7 +156,7 @@ class Solver(abc.ABC):
 
     def prepare_update(self, rate: float) -> None:
         """Fix what all pieces of an update have in common; ``rate`` is the learning rate of this iteration."""
-        self.momentum = self._policies.momentum(self.iter, rate)
+        self.momentum = self.policies.momentum(self.iter, rate)
 
     @abc.abstractmethod
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
@@ -183,13 +180,15 @@ class Solver(abc.ABC):
     def solve(self, resume_file: str | None = None) -> None:
         """Train up to ``max_iter``, from the state in ``resume_file`` if one is given; then snapshot, display and test as due."""
         parameter = self.parameter
-        self._info("Solving %s", self.net.name)
-        self._info("Learning Rate Policy: %s", parameter.lr_policy)
+        if not parameter.HasField("max_iter"):
+            raise SolverError("max_iter is missing: the solver does not say how many iterations to train")
+        self.info("Solving %s", self.net.name)
+        self.info("Learning Rate Policy: %s", parameter.lr_policy)
         if self.root_solver and parameter.snapshot_after_train:
             is_hdf5 = parameter.snapshot_format == SolverParameter.HDF5
             snapshots.check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
         if resume_file is not None:
-            self._info("Restoring previous solver status from %s", resume_file)
+            self.info("Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
         stop = parameter.max_iter
         if self.iteration_limit is not None:
@@ -202,24 +201,24 @@ class Solver(abc.ABC):
             self.snapshot()
         if self._asked & Action.STOP:
             self.keeper.wait()
-            self._info("Optimization stopped early.")
+            self.info("Optimization stopped early.")
             return
         if self._due(parameter.display):
-            self._smoothed.add(self.net.forward_from_to())
-            [loss] = self.mean_over_ranks([self._smoothed.value])
-            self._info("Iteration %d, loss = %g", self.iter, loss)
+            self.smoothed.add(self.net.forward_from_to())
+            [loss] = self.mean_over_ranks([self.smoothed.value])
+            self.info("Iteration %d, loss = %g", self.iter, loss)
         if self._due(parameter.test_interval):
             self.test_all()
         self.keeper.wait()
-        self._info("Optimization Done.")
+        self.info("Optimization Done.")
 
     def step(self, count: int = 1) -> None:
         """Run ``count`` iterations, or fewer if a rank is asked to stop. Every rank calls it with the same count.
 
         Raises NotFiniteError, on every rank, for a loss or gradient that is not finite, unless such steps are skipped.
         """
-        self._smoothed = SmoothedLoss(self.parameter.average_loss)
-        self._times.resume()
+        self.smoothed = SmoothedLoss(self.parameter.average_loss)
+        self.times.resume()
         self._asked = Action.NONE
         for _ in range(count):
             self._iterate()
@@ -227,10 +226,10 @@ class Solver(abc.ABC):
                 break
         if count > 0:
             self._call(callback.on_finish for callback in self._callbacks)
-        self._times.pause()
+        self.times.pause()
 
     def _iterate(self) -> None:
-        parameter, times = self.parameter, self._times
+        parameter, times = self.parameter, self.times
         self._clock.iteration = self.iter
         self.net.clear_param_diffs()
         if self._due(parameter.test_interval) and (self.iter > 0 or parameter.test_initialization):
@@ -240,37 +239,37 @@ class Solver(abc.ABC):
         self.net.debug_info = parameter.debug_info and is_displayed and self.root_solver
         self._forward_backward()
         if self.sentinel.mode == "stop" or math.isfinite(self.loss):
-            self._smoothed.add(self.loss)
-        if self._policies.watches_loss and self._policies.observe(self.iter, mean(self.ranks, self.loss)):
-            self._info("Plateau Status: Iteration %d, step = %d", self.iter, self._policies.current_step(self.iter))
+            self.smoothed.add(self.loss)
+        if self.policies.watches_loss and self.policies.observe(self.iter, mean(self.ranks, self.loss)):
+            self.info("Plateau Status: Iteration %d, step = %d", self.iter, self.policies.current_step(self.iter))
         rate = self.lr
-        shown = self._display() if is_displayed else None
+        shown = report.display(self) if is_displayed else None
         self._call(callback.on_gradient_ready for callback in self._callbacks)
         is_spoilt = self._agree()
         if self.root_solver and not is_spoilt:
             if shown is not None:
-                self._info("Iteration %d, lr = %g", self.iter, rate)
+                self.info("Iteration %d, lr = %g", self.iter, rate)
             begin = time.perf_counter()
             self.apply_update(rate)
             times.parts.update_s += time.perf_counter() - begin
         times.image_count += self.images_per_iteration
         if shown is not None:
             if self.metrics is not None:
-                self.metrics.write(iteration=self.iter, loss=shown, lr=rate, **self._spread, **times.figures())
+                self.metrics.write(iteration=self.iter, loss=shown, lr=rate, **self.spread, **times.figures())
             times.reset()
-        self._current_step = self._policies.current_step(self.iter)
+        self.current_step = self.policies.current_step(self.iter)
         self.iter += 1
         if self.root_solver:
             self.keeper.check()
             if self._due(parameter.snapshot) or self._asked & Action.SNAPSHOT:
-                self._begin_snapshot(self._training_state())
+                resuming.begin_snapshot(self, resuming.training_state(self))
                 self._snapshot_iter = self.iter
         if self._bar is not None:
             self._bar.advance(self.loss)
 
     def _forward_backward(self) -> None:
         """Add up the gradients of ``iter_size`` passes."""
-        net, parts, loss = self.net, self._times.parts, 0.0
+        net, parts, loss = self.net, self.times.parts, 0.0
         self.sentinel.begin()
         for sub_iteration in range(self.parameter.iter_size):
             self._clock.sub_iteration = sub_iteration
@@ -296,9 +295,9 @@ class Solver(abc.ABC):
         if self.root_solver:
             self.sentinel.see_gradient(self.net.parameters.diff, self.backend)
         middle = time.perf_counter()
-        self._times.parts.update_s += middle - begin
+        self.times.parts.update_s += middle - begin
         agreed = agree(self.ranks, int(self.action_function()) | self.sentinel.seen)
-        self._times.parts.exchange_s += time.perf_counter() - middle
+        self.times.parts.exchange_s += time.perf_counter() - middle
         self._asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
         return self.sentinel.decide(agreed, self.iter)
 
@@ -306,51 +305,33 @@ class Solver(abc.ABC):
         """Update the parameters from the gradients, at the learning rate of this iteration where none is given."""
         rate = self.lr if rate is None else rate
         self.prepare_update(rate)
-        weight_decay = self._policies.weight_decay(self.iter)
-        norm = self._update.begin(rate, weight_decay=weight_decay, iteration=self.iter)
+        weight_decay = self.policies.weight_decay(self.iter)
+        norm = self.flat_update.begin(rate, weight_decay=weight_decay, iteration=self.iter)
         if norm is not None:
             limit = self.parameter.clip_gradients
-            self._info(
+            self.info(
                 "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
                 norm,
                 limit,
                 limit / norm,
             )
         means_before = debug.data_means(self.net) if self.net.debug_info else None
-        self._update.update()
+        self.flat_update.update(self.compute_update_value)
         if means_before is not None:
             debug.update(self.net, means_before)
 
     @property
     def needs_all_gradients(self) -> bool:
         """Whether an update can begin only when every gradient is there: clip_gradients and layer-wise rates need norms."""
-        return self._update.needs_all_gradients
+        return self.flat_update.needs_all_gradients
 
     def policy_state(self) -> dict[str, Any]:
         """What the policies remember beside iteration and history, as plain numbers: see Policies.state."""
-        return self._policies.state()
+        return self.policies.state()
 
     def restore_policy_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`policy_state` returned. Raises SnapshotError for a state of another net."""
-        self._policies.restore(state)
-
-    def _display(self) -> float:
-        """Print the loss and the outputs, averaged over ranks; return the loss."""
-        outputs = net_outputs(self.net)
-        loss, *values = self.mean_over_ranks([self._smoothed.value, *(output.value for output in outputs)])
-        losses = gather(self.ranks, [self._smoothed.value])[:, 0]
-        self._spread = {"loss_min": float(losses.min()), "loss_max": float(losses.max())} if self.ranks.size > 1 else {}
-        lapse_s = self._times.since_display.elapsed_s
-        per_s = (self.iter - self._displayed_iter) / lapse_s if lapse_s > 0 else 0.0
-        self._times.since_display.reset()
-        self._displayed_iter = self.iter
-        self._info("%s", iteration_line(self.iter, per_s, lapse_s, self.parameter.display, loss))
-        averaged = [replace(output, value=value) for output, value in zip(outputs, values, strict=True)]
-        for line in format_outputs(averaged, "    Train net output "):
-            self._info("%s", line)
-        if self._spread:
-            self._info("    Ranks differ in their losses from %g to %g", *self._spread.values())
-        return loss
+        self.policies.restore(state)
 
     # -- testing -------------------------------------------------------------------------------------------------
 
@@ -358,29 +339,12 @@ class Solver(abc.ABC):
         """Test every test net with the root's parameters, each rank its share of the batches; all ranks call it."""
         if not self.testers:
             return
-        training = None if self.keeper.metric is None or not self.root_solver else self._training_state()
-        with self._not_training():
+        training = None if self.keeper.metric is None or not self.root_solver else resuming.training_state(self)
+        with self.not_training():
             self.ranks.broadcast_parameters(self.net.parameters)
-            scores = [self._test(index) for index in range(len(self.testers))]
+            scores = [report.test(self, index) for index in range(len(self.testers))]
         if training is not None and self.iter > 0 and self.keeper.score(self.iter, scores):
-            self._begin_snapshot(training)
-
-    def _test(self, index: int) -> dict[str, float | list[float]]:
-        parameter, tester = self.parameter, self.testers[index]
-        self._info("Iteration %d, Testing net (#%d)", self.iter, index)
-        if tester.net is None:
-            return {}
-        tester.net.share_trained_layers_with(self.net)
-        loss, outputs = tester.run()
-        if not self.root_solver:
-            return {}
-        if parameter.test_compute_loss:
-            self._info("Test loss: %g", loss)
-        for line in format_outputs(outputs, "    Test net output "):
-            self._info("%s", line)
-        if self.metrics is not None:
-            self.metrics.write(iteration=self.iter, test_net=index, outputs=name_values(outputs))
-        return name_values(outputs)
+            resuming.begin_snapshot(self, training)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
@@ -389,39 +353,8 @@ class Solver(abc.ABC):
         there when it returns. Raises SnapshotError.
         """
         if self.root_solver:
-            self._begin_snapshot(self._training_state())
+            resuming.begin_snapshot(self, resuming.training_state(self))
             self.keeper.wait()
-
-    def _begin_snapshot(self, training: snapshots.TrainingState) -> None:
-        """Copy what the snapshot holds; the rest is done beside the training."""
-        with self._not_training():
-            self.keeper.wait()  # before another copy takes memory
-            names = self.keeper.names(self.iter)
-            kind = "HDF5" if names.hdf5 else "binary proto"
-            self._info("Snapshotting to %s file %s", kind, names.model)
-            self._info("Snapshotting solver state to %s file %s", kind, names.state)
-            history = [flat.copy() for flat in self._update.host_history()]
-            copy = snapshots.SnapshotCopy(
-                self.net.name,
-                snapshots.copy_weights(self.net, self.parameter.snapshot_diff),
-                self.iter,
-                self._current_step,
-                snapshots.shape_history(self.net.parameters, history),
-                training.policy,
-            )
-            self.keeper.begin(copy, training)
-
-    def _training_state(self) -> snapshots.TrainingState:
-        return snapshots.TrainingState(
-            iteration=self.iter,
-            seed=self.seed,
-            ranks=self.size,
-            iter_size=self.parameter.iter_size,
-            data=snapshots.positions(self.net),
-            tests=[tester.next_batch for tester in self.testers],
-            policy=self.policy_state(),
-            solver_type=self.parameter.type,
-        )
 
     def restore(self, path: str) -> None:
         """Go on from a solver state: its iteration and history, and the weights it belongs to. Every rank calls it.
@@ -431,53 +364,14 @@ class Solver(abc.ABC):
 
         Raises SnapshotError, and leaves the solver as it is, where the state or its weights do not fit.
         """
-        found = snapshots.open_snapshot(path, with_sums=self.root_solver)
-        state, training = found.state, found.training
-        snapshots.check_history(state, found.path, self.net.parameters, self.history_count, self.parameter.type)
-        plan = snapshots.DataPlan(self.parameter.iter_size, {})
-        if training is not None:
-            training.check_type(found.training_path, self.parameter.type)
-            plan = snapshots.plan_data(training, self.net, self.size, plan.iter_size, str(found.training_path))
-        model = found.find_model()
-        if model is not None:
-            snapshots.load_weights(self.net, model)
-        if self.root_solver:
-            snapshots.load_history(state, self.net.parameters, self._update.host_history())
-        self.iter = self._displayed_iter = state.iteration
-        self._current_step = state.current_step
-        if training is None:
-            self.restore_policy_state({"current_step": state.current_step, **state.policy})
-            return
-        self._resume_data(training, plan)
-        self.restore_policy_state(training.policy)
-        self.keeper.resume(training, found.training_path)
-
-    def _resume_data(self, training: snapshots.TrainingState, plan: snapshots.DataPlan) -> None:
-        """Bring the data, and the random numbers, to where a snapshot was written."""
-        if self.root_solver and self.parameter.random_seed not in (-1, training.seed):
-            logger.warning("The run goes on with its own seed, %d, not with random_seed %d", training.seed, self.seed)
-        self.seed, self.parameter.iter_size = training.seed, plan.iter_size
-        snapshots.reopen(self.net, plan.batch_sizes, training.seed)
-        snapshots.move_to(self.net, training.data, training.ranks)
-        for net in self.test_nets:
-            snapshots.reopen(net, {}, training.seed)
-        for tester, batch in zip(self.testers, training.tests, strict=False):
-            tester.seek(batch)
-        if self.size != training.ranks:
-            self._info(
-                "The snapshot was written on %d ranks; each of %d now takes %d records in each of %d passes of a step",
-                training.ranks,
-                self.size,
-                batch_size(self.net),
-                plan.iter_size,
-            )
+        resuming.restore(self, path)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
     @property
     def lr(self) -> float:
         """The learning rate of the iteration that comes next."""
-        return self._policies.rate(self.iter)
+        return self.policies.rate(self.iter)
 
     @property
     def images_per_iteration(self) -> int:
@@ -499,16 +393,16 @@ class Solver(abc.ABC):
         begin = time.perf_counter()
         for function in functions:
             function()
-        self._times.parts.exchange_s += time.perf_counter() - begin
+        self.times.parts.exchange_s += time.perf_counter() - begin
 
     @contextmanager
-    def _not_training(self) -> Iterator[None]:
+    def not_training(self) -> Iterator[None]:
         """Keep the time of the block out of the training speed."""
         begin = time.perf_counter()
         yield
-        self._times.other_s += time.perf_counter() - begin
+        self.times.other_s += time.perf_counter() - begin
 
-    def _info(self, message: str, *values: object) -> None:
-        """Log a line, on the root, under the file and line of the caller."""
+    def info(self, message: str, *values: object) -> None:
+        """Log a line, on the root; whoever asks for it, it comes from ``solver.py``, as log readers expect."""
         if self.root_solver:
-            logger.info(message, *values, stacklevel=2)
+            logger.info(message, *values)

@@ -110,14 +110,12 @@ class FlatUpdate:
         backend: Backend,
         settings: SolverParameter,
         history_count: int,
-        compute_update_value: ComputeUpdateValue,
         *,
         decoupled_decay: bool = False,
     ) -> None:
         self._parameters = parameters
         self._backend = backend
         self._settings = settings
-        self._compute_update_value = compute_update_value
         self._decoupled_decay = decoupled_decay
         self._regularize = regularize_l1 if settings.regularization_type == "L1" else regularize_l2
         self.runs = find_runs(parameters.entries, apart=wants_local_rates(settings))
@@ -168,7 +166,7 @@ class FlatUpdate:
             cosine = cosine_of(diff, [self._array(memory)[part] for memory in self.history], diff_norm, xp)
         return self.local_rates.rate(index, rate, run.lr_mult, data_norm, diff_norm * self._scale, cosine)
 
-    def update(self, start: int = 0, stop: int | None = None) -> None:
+    def update(self, compute_update_value: ComputeUpdateValue, start: int = 0, stop: int | None = None) -> None:
         """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
 
         Afterwards ``diff`` holds what was subtracted, as in Caffe.
@@ -184,7 +182,7 @@ class FlatUpdate:
                 xp.multiply(diff_piece, self._scale, out=diff_piece)
             if decay and not self._decoupled_decay:
                 self._regularize(data_piece, diff_piece, scratch_piece, decay, xp)
-            self._compute_update_value(diff_piece, [history[piece] for history in histories], scratch_piece, rate)
+            compute_update_value(diff_piece, [history[piece] for history in histories], scratch_piece, rate)
             if decay and self._decoupled_decay:
                 self._regularize(data_piece, diff_piece, scratch_piece, rate * decay, xp)
             xp.subtract(data_piece, diff_piece, out=data_piece)

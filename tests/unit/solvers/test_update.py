@@ -34,15 +34,24 @@ def make_parameters(blobs: Sequence[tuple[int, float, float, bool]] = BLOBS, see
     return parameters
 
 
-def make_update(parameters: Parameters, **fields: object) -> FlatUpdate:
-    settings = SolverParameter(**fields)  # type: ignore[arg-type]
+class SgdUpdate(FlatUpdate):
+    """The update with SGD's own part."""
 
-    def compute(diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
+    def __init__(self, parameters: Parameters, settings: SolverParameter) -> None:
+        super().__init__(parameters, create_backend(), settings, 1)
+        self._momentum = settings.momentum
+
+    def run(self, start: int = 0, stop: int | None = None) -> None:
+        self.update(self._compute, start, stop)
+
+    def _compute(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         velocity = history[0]
-        velocity[...] = settings.momentum * velocity + rate * diff
+        velocity[...] = self._momentum * velocity + rate * diff
         diff[...] = velocity
 
-    return FlatUpdate(parameters, create_backend(), settings, 1, compute)
+
+def make_update(parameters: Parameters, **fields: object) -> SgdUpdate:
+    return SgdUpdate(parameters, SolverParameter(**fields))  # type: ignore[arg-type]
 
 
 def sgd_step_by_step(
@@ -84,7 +93,7 @@ def test_the_update_is_caffes(fields: dict[str, object], monkeypatch: pytest.Mon
         expected = sgd_step_by_step(parameters, velocity, rate, settings)
         before = parameters.data.host().copy()
         update.begin(rate)
-        update.update()
+        update.run()
         np.testing.assert_allclose(parameters.data.host(), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(before - parameters.diff.host(), parameters.data.host(), rtol=1e-5, atol=1e-6)
         parameters.diff.mutable_host()[...] = np.random.default_rng(5).normal(size=118)
@@ -96,14 +105,14 @@ def test_updating_slices_in_any_order_gives_the_same_bits(cuts: list[int], rando
     whole, sliced = make_parameters(), make_parameters()
     update = make_update(whole, **fields)
     update.begin(0.1)
-    update.update()
+    update.run()
     edges = sorted({0, *cuts, 118})
     ranges = list(itertools.pairwise(edges))
     random.shuffle(ranges)
     update = make_update(sliced, **fields)
     update.begin(0.1)
     for start, stop in ranges:
-        update.update(start, stop)
+        update.run(start, stop)
     assert whole.data.host().tobytes() == sliced.data.host().tobytes()
 
 
@@ -112,7 +121,7 @@ def test_statistics_are_left_alone() -> None:
     before = parameters.statistics.host().copy()
     update = make_update(parameters, weight_decay=0.5)
     update.begin(1.0)
-    update.update()
+    update.run()
     assert before.size == 9
     np.testing.assert_array_equal(parameters.statistics.host(), before)
 
@@ -146,5 +155,5 @@ def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
     parameters.diff.mutable_host()[3] = np.nan
     update = make_update(parameters, clip_gradients=0.5)
     update.begin(0.1)
-    update.update()
+    update.run()
     assert np.isnan(parameters.data.host()[3])
