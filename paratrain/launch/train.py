@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     communicator = connect()
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
     # Two rounds: ranks exchange messages while a solver is made, so all must have read their settings by then.
-    parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0))
+    parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
     solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator))
     met_by_all: NotFiniteError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_settings(arguments: argparse.Namespace, is_root: bool) -> SolverParameter:
+def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int) -> SolverParameter:
     if is_root and arguments.log_dir is not None:
         open_log_file(arguments.log_dir)
     parameter = override(read_solver(arguments.file or arguments.solver), arguments.set)
@@ -162,6 +162,7 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool) -> SolverParame
     reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode)
     if is_root:
         logger.info("Use CPU. (%s)", reason)
+        _compare_rank_count(arguments, rank_count)
     parameter.solver_mode = SolverParameter.CPU
     if arguments.weights is not None:
         parameter.weights.extend(options.weight_files(arguments.weights))
@@ -172,6 +173,18 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool) -> SolverParame
     if is_root and parameter.snapshot_after_train:
         check_writable(parameter.snapshot_prefix, hdf5=parameter.snapshot_format == SolverParameter.HDF5)
     return parameter
+
+
+def _compare_rank_count(arguments: argparse.Namespace, rank_count: int) -> None:
+    """Under a launcher the ranks are there already: say so where ``-gpu`` lists another number."""
+    if arguments.gpu is not None and (listed_count := count_ranks(arguments.gpu, arguments.cpu)) != rank_count:
+        logger.warning(
+            "-gpu %s asks for %d ranks, and the launcher has started %d, which train; leave the launcher out, or start %d",
+            arguments.gpu,
+            listed_count,
+            rank_count,
+            listed_count,
+        )
 
 
 def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator) -> Solver:

@@ -59,6 +59,14 @@ def test_two_ranks_started_by_mpirun_or_by_the_command_itself(folder: Path, mpir
     assert len(values[0]) == 6
 
 
+def test_a_list_of_gpus_that_is_not_the_launchers_count_is_remarked_on(folder: Path, mpirun: str) -> None:
+    done = paratrain(folder, "train", write_solver(folder), "--cpu", "-gpu", "0,1,2", launcher=(mpirun, "-n", "2"))
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("W")]
+    assert len(warnings) == 1
+    assert "-gpu 0,1,2 asks for 3 ranks, and the launcher has started 2" in warnings[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
