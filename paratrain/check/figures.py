@@ -71,14 +71,14 @@ def memory(shaped: ShapedNet, net: Net | None, *, trains: bool, history_count: i
     diff = _diff_bytes(net) if net is not None and trains else 0
     entries = shaped.parameters.entries
     values = sum(_bytes(entry.blob) for entry in entries)
-    learnable = sum(_bytes(entry.blob) for entry in entries if not entry.is_statistic)
+    learning = sum(_bytes(entry.blob) for entry in entries if not (entry.is_statistic or entry.is_frozen))
     item_bytes = entries[0].blob.dtype.itemsize if entries else 0
     return Memory(
         data=_unique_data_bytes(tops),
         diff=diff,
         parameters=values,
-        parameter_diff=learnable if trains else 0,
-        history=history_count * learnable if trains else 0,
+        parameter_diff=learning if trains else 0,
+        history=history_count * learning if trains else 0,
         exchange=receive_buffer_bytes(item_bytes) if trains else 0,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from paratrain.blob import Blob, Memory, MemorySlice, SyncedMemory
+from paratrain.blob import Blob, Head, Memory, MemorySlice, SyncedMemory
 from paratrain.errors import NetError, ShapeMismatchError
 from paratrain.layers.base import Layer
 from paratrain.proto import ParamSpec
@@ -37,6 +37,11 @@ class ParameterEntry:
     stop: int = 0
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether it is a weight that no solver changes: its lr_mult is 0."""
+        return self.lr_mult == 0 and not self.is_statistic
+
+    @property
     def label(self) -> str:
         """``conv1[0]``, for messages."""
         return f"{self.layer_name}[{self.blob_index}]"
@@ -46,9 +51,9 @@ class Parameters:
     """All parameter blobs of a net, each once, in the order of Caffe's ``learnable_params``.
 
     After :meth:`flatten` the values of the learnable entries lie one after the other in ``data`` and their gradients in
-    ``diff``, in the order of the net: backward finishes them from the end towards the start. Running statistics
-    (BatchNorm's), which no solver updates, lie in ``statistics`` instead; Caffe counts them among the learnable
-    parameters, so they keep their place in ``entries``.
+    ``diff``, in the order of the net: backward finishes them from the end towards the start. Frozen ones (lr_mult 0) come
+    last in ``data`` and have no place in ``diff``. Running statistics (BatchNorm's), which no solver updates, lie in
+    ``statistics`` instead; Caffe counts them among the learnable parameters, so they keep their place in ``entries``.
     """
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
@@ -61,8 +66,13 @@ class Parameters:
 
     @property
     def learnable(self) -> list[ParameterEntry]:
-        """The entries that a solver updates."""
+        """The entries that are not statistics."""
         return [entry for entry in self.entries if not entry.is_statistic]
+
+    @property
+    def learning(self) -> list[ParameterEntry]:
+        """The entries that a solver updates: they have a place in ``diff``."""
+        return [entry for entry in self.learnable if not entry.is_frozen]
 
     @property
     def count(self) -> int:
@@ -121,16 +131,26 @@ class Parameters:
 
     def flatten(self, allocate: Allocator = SyncedMemory) -> None:
         """Move all parameters into flat arrays taken from ``allocate(count, dtype)``; values and sharing are kept."""
-        learnable, statistics = self.learnable, [entry for entry in self.entries if entry.is_statistic]
-        self.data = allocate(sum(entry.blob.count for entry in learnable), self.dtype)
-        self.diff = allocate(self.data.count, self.dtype)
+        learning, statistics = self.learning, [entry for entry in self.entries if entry.is_statistic]
+        frozen = [entry for entry in self.learnable if entry.is_frozen]
+        self.data = allocate(sum(entry.blob.count for entry in self.learnable), self.dtype)
+        self.diff = allocate(sum(entry.blob.count for entry in learning), self.dtype)
         self.statistics = allocate(sum(entry.blob.count for entry in statistics), self.dtype)
-        self._move(learnable, self.data, self.diff)
+        self._move(learning, self.data, self.diff)
+        self._move(frozen, self.data, None, start=self.diff.count)
         self._move(statistics, self.statistics, None)
 
+    def clear_diffs(self) -> None:
+        """Set all gradients to zero. Those of frozen entries, which ``force_backward`` computes, only where there are any."""
+        if self.diff.count:
+            self.diff.mutable_host()[...] = 0
+        for entry in self.entries:
+            memory = entry.blob.diff_memory
+            if isinstance(memory, SyncedMemory) and memory.head is not Head.UNINITIALIZED:
+                memory.mutable_host()[...] = 0
+
     @staticmethod
-    def _move(entries: list[ParameterEntry], data: Memory, diff: Memory | None) -> None:
-        start = 0
+    def _move(entries: list[ParameterEntry], data: Memory, diff: Memory | None, start: int = 0) -> None:
         for entry in entries:
             entry.start, entry.stop = start, start + entry.blob.count
             new_data = MemorySlice(data, entry.start, entry.stop)

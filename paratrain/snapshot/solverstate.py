@@ -2,7 +2,7 @@
 
 Caffe keeps one history blob for each parameter of ``learnable_params``, BatchNorm's running statistics included, and
 solvers of two histories (Adam, AdaDelta) append all of the second after all of the first. In memory a history is one flat
-array laid out like the learnable values; the statistics have none, and stand in the file as zeros.
+array laid out like the values that learn; statistics and frozen parameters have none, and stand in the file as zeros.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class SavedState:
 
 
 def shape_history(parameters: Parameters, history: Sequence[Flat]) -> list[npt.NDArray[Any]]:
-    """The flat histories as Caffe's blobs, views of them; those of the statistics are zeros."""
+    """The flat histories as Caffe's blobs, views of them; those of statistics and frozen parameters are zeros."""
     return [
         np.zeros(entry.blob.shape, flat.dtype)
-        if entry.is_statistic
+        if entry.is_statistic or entry.is_frozen
         else flat[entry.start : entry.stop].reshape(entry.blob.shape)
         for flat in history
         for entry in parameters.entries
@@ -125,7 +125,7 @@ def load_history(state: SavedState, parameters: Parameters, history: Sequence[Fl
     entries = parameters.entries
     for index, saved in enumerate(state.history):
         entry, flat = entries[index % len(entries)], history[index // len(entries)]
-        if not entry.is_statistic:
+        if not (entry.is_statistic or entry.is_frozen):
             flat[entry.start : entry.stop] = saved.reshape(-1)
 
 

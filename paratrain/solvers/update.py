@@ -49,12 +49,12 @@ class Run:
 
 
 def find_runs(entries: Sequence[ParameterEntry], *, apart: bool = False) -> list[Run]:
-    """Return the runs of the flat arrays that the learnable ``entries`` lie in, in the order of the arrays.
+    """Return the runs of the flat arrays that these learning ``entries`` lie in, which are in the order of the arrays.
 
     ``apart`` makes a run of each entry.
     """
     runs: list[Run] = []
-    for entry in sorted((entry for entry in entries if not entry.is_statistic), key=lambda entry: entry.start):
+    for entry in entries:
         last = runs[-1] if runs else None
         alike = last is not None and (last.lr_mult, last.decay_mult) == (entry.lr_mult, entry.decay_mult)
         if last is not None and alike and last.stop == entry.start and not apart:
@@ -118,9 +118,9 @@ class FlatUpdate:
         self._settings = settings
         self._decoupled_decay = decoupled_decay
         self._regularize = regularize_l1 if settings.regularization_type == "L1" else regularize_l2
-        self.runs = find_runs(parameters.entries, apart=wants_local_rates(settings))
+        self.runs = find_runs(parameters.learning, apart=wants_local_rates(settings))
         self.local_rates = LocalRates(settings, len(self.runs)) if wants_local_rates(settings) else None
-        self.count = parameters.data.count
+        self.count = parameters.diff.count
         self.history: list[Memory] = [SyncedMemory(self.count, parameters.data.dtype) for _ in range(history_count)]
         # A device has no cache to stay in, and few large passes are best there.
         self._piece_count = PIECE_COUNT if backend.device is None else max(self.count, 1)
