@@ -66,7 +66,7 @@ class NetError(ParatrainError):
 
 
 class UnknownNameError(NetError):
-    """A name that nobody registered; the message lists the nearest known names, or all of them."""
+    """A name that nobody registered; the message has the nearest known names, or else lists them all."""
 
 
 class LayerError(NetError):
@@ -82,7 +82,10 @@ class SolverError(ParatrainError):
 
 
 class NotFiniteError(ParatrainError):
-    """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same."""
+    """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same.
+
+    On the root alone: values that an update has spoilt, found before they are written to a snapshot.
+    """
 
 
 class SnapshotError(ParatrainError):

@@ -24,7 +24,7 @@ class Registry(Generic[T]):
     """Names and what they stand for.
 
     ``kind`` is the word that messages use for one entry ("layer type"). Adding a name twice is an error; asking for an
-    unknown one lists the nearest names and then all of them.
+    unknown one names the nearest, or lists them all where none is near.
 
     >>> fruits: Registry[int] = Registry("fruit")
     >>> fruits.add("apple", 1)
@@ -52,12 +52,14 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """Return the entry of ``name``. Raises UnknownNameError, which lists the nearest and the known names."""
+        """Return the entry of ``name``. Raises UnknownNameError, which has the nearest names, or else all of them."""
         if name in self._entries:
             return self._entries[name]
         close = nearest(name, list(self._entries))
-        hint = f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
-        raise UnknownNameError(f"unknown {self.kind} '{name}'{hint} (known: {', '.join(self.names())})")
+        near = f"; did you mean {' or '.join(repr(match) for match in close)}?"
+        raise UnknownNameError(
+            f"unknown {self.kind} '{name}'" + (near if close else f" (known: {', '.join(self.names())})")
+        )
 
     def names(self) -> list[str]:
         """All names, sorted."""

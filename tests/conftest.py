@@ -11,9 +11,15 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+import hypothesis
 import pytest
 
 from tests.paths import DATA, GOLDEN, REPOSITORY
+
+
+# pytest-timeout ends what hangs; a single slow example on a busy machine is no failure.
+hypothesis.settings.register_profile("default-without-deadline", deadline=None)
+hypothesis.settings.load_profile("default-without-deadline")
 
 
 @pytest.fixture(scope="session")

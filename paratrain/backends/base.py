@@ -119,8 +119,8 @@ class Pooling(Protocol):
         For STOCHASTIC ``mask`` must be given and hold the u of each window, in [0, 1); it is overwritten.
         """
 
-    def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
-        """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
+    def backward(self, bottom: Any, top_diff: Any, bottom_diff: Any) -> None:
+        """Write bottom_diff. ``bottom`` is that of the last forward pass; the top may hold something else by now."""
 
 
 @dataclass(frozen=True)

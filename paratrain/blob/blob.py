@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.blob.limits import check_count
-from paratrain.blob.synced_memory import Device, HostArray, Memory, SyncedMemory
+from paratrain.blob.synced_memory import Device, Head, HostArray, Memory, SyncedMemory
 from paratrain.errors import ShapeMismatchError
 
 __all__ = ["Blob"]
@@ -142,6 +142,11 @@ class Blob:
     @property
     def diff_memory(self) -> Memory:
         return self._diff
+
+    @property
+    def diff_is_untouched(self) -> bool:
+        """Whether nobody has asked for the gradients yet: then they are zero and take no memory."""
+        return isinstance(self._diff, SyncedMemory) and self._diff.head is Head.UNINITIALIZED
 
     def share_data(self, other: Blob) -> None:
         """Make ``data`` the same memory as that of ``other``, which must hold as many values."""

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from paratrain.check.damage import Damage, LayerKey, layer_keys
 from paratrain.check.data_shapes import Shape
+from paratrain.check.ignored import ignored_fields
 from paratrain.check.nets import NetReport, check_net
 from paratrain.check.solvers import history_count, net_choices, solver_problems
 from paratrain.errors import ParatrainError
@@ -80,18 +82,18 @@ def _known_count(names: Sequence[str], message_type: type[Message]) -> int:
     return sum(name in fields for name in names)
 
 
-def _read_net(report: Report, text: str, path: str) -> tuple[NetParameter, set[str]] | None:
-    """Return the network in today's form, and the names of its layers that were not read whole; None where it cannot be read."""
+def _read_net(report: Report, text: str, path: str) -> tuple[NetParameter, Damage] | None:
+    """Return the network in today's form, and its layers that were not read whole; None where it cannot be read."""
     net, errors = parse_all(text, NetParameter, path)
     report.add([str(error) for error in errors])
     if net is None:
         return None
-    damaged = set()
+    damaged: dict[LayerKey, str] = {}
+    keys = layer_keys(net.layer or net.layers)
     for error in errors:
         index = layer_at(text, error)
-        layers = net.layer or net.layers
-        if index is not None and index < len(layers):
-            damaged.add(layers[index].name)
+        if index is not None and index < len(keys):
+            damaged[keys[index]] = f"{damaged.get(keys[index], '')} {error}"
     try:
         upgraded = upgrade_net(net, report.notes.append)
     except ParatrainError as error:
@@ -103,12 +105,13 @@ def _read_net(report: Report, text: str, path: str) -> tuple[NetParameter, set[s
 def _check_states(
     report: Report,
     net: NetParameter,
-    damaged: set[str],
+    damaged: Damage,
     states: Sequence[tuple[str, NetState]],
     shapes: Mapping[str, Shape],
 ) -> None:
     """Check the net in several states; those in which it has the same layers are one report."""
     count = history_count(report.solver_type)
+    report.notes += [note for note in ignored_fields(net) if note not in report.notes]
     found: list[NetReport] = []
     for title, state in states:
         merged = NetState()
@@ -157,12 +160,12 @@ def _check_solver(
     for problem in [*solver_problems(solver), *problems]:
         if said.isdisjoint(re.findall(r"\w+", problem)):
             report.add([f"{path}: {problem}"])
-    read: dict[str, tuple[NetParameter, set[str]] | None] = {}
+    read: dict[str, tuple[NetParameter, Damage] | None] = {}
     for index, (choice, file) in enumerate(choices):
         title = "TRAIN" if index == 0 else f"TEST #{index - 1}"
         if file is None:
             try:
-                net: tuple[NetParameter, set[str]] | None = (choice.read(), set())
+                net: tuple[NetParameter, Damage] | None = (choice.read(), {})
             except ParatrainError as error:
                 report.add([f"{path}: {error}"])
                 continue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from paratrain.backends import create_backend
+from paratrain.check.damage import Damage, layer_keys
 from paratrain.check.data_shapes import Shape
 from paratrain.check.figures import Memory, memory
 from paratrain.check.shapes import ShapedNet, shape_net
@@ -36,7 +37,7 @@ def check_net(
     title: str,
     *,
     given: Mapping[str, Shape],
-    damaged: Collection[str] = (),
+    damaged: Damage | None = None,
     history_count: int = 0,
     allow_python: bool = False,
 ) -> NetReport:
@@ -48,10 +49,9 @@ def check_net(
     except NetError as error:
         empty = shape_net(NetParameter(), context, {})
         return NetReport(title, state.phase, empty, _memory(empty, None, state.phase, 0), [str(error)])
-    filtered = _filter(parameter, state, problems)
+    filtered, damaged = _filter(parameter, state, damaged or {}, problems)
     for layer in filtered.layer:
-        if layer.name not in damaged:
-            problems += misplaced_fields(layer)
+        problems += misplaced_fields(layer)
     try:
         split = insert_splits(filtered)
     except NetError:
@@ -66,18 +66,26 @@ def _memory(shaped: ShapedNet, net: Net | None, phase: Phase, history_count: int
     return memory(shaped, net, trains=phase == TRAIN, history_count=history_count)
 
 
-def _filter(parameter: NetParameter, state: NetState, problems: list[str]) -> NetParameter:
-    """The layers of the state; one with rules that contradict each other counts as part of it."""
-    cleaned = NetParameter()
-    cleaned.CopyFrom(parameter)
-    for layer in cleaned.layer:
+def _filter(
+    parameter: NetParameter, state: NetState, damaged: Damage, problems: list[str]
+) -> tuple[NetParameter, Damage]:
+    """The layers of the state, and the damage among them; one with rules that contradict each other counts as part of it."""
+    filtered = NetParameter()
+    filtered.CopyFrom(parameter)
+    del filtered.layer[:]
+    said: list[str | None] = []
+    for layer, key in zip(parameter.layer, layer_keys(parameter.layer), strict=True):
         try:
-            filter_net(NetParameter(layer=[layer]), state)
+            kept = filter_net(NetParameter(layer=[layer]), state).layer
         except NetError as error:
             problems.append(str(error))
-            layer.ClearField("include")
-            layer.ClearField("exclude")
-    return filter_net(cleaned, state)
+            kept = NetParameter(layer=[layer]).layer
+            kept[0].ClearField("include")
+            kept[0].ClearField("exclude")
+        filtered.layer.extend(kept)
+        said += [damaged.get(key)] * len(kept)
+    pairs = zip(layer_keys(filtered.layer), said, strict=True)
+    return filtered, {key: text for key, text in pairs if text is not None}
 
 
 def _build(filtered: NetParameter, shaped: ShapedNet, context: LayerContext, problems: list[str]) -> Net | None:

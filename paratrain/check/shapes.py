@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from paratrain.blob import Blob
+from paratrain.check.damage import Damage, layer_keys, says_wires
 from paratrain.check.data_shapes import Shape, known_shapes
 from paratrain.check.files import missing_files
+from paratrain.data.transformer import transform_problems
 from paratrain.errors import NetError, ParatrainError
-from paratrain.layers.base import Layer, LayerContext, create_layer
+from paratrain.layers.base import LAYERS, Layer, LayerContext, create_layer
+from paratrain.layers.fields import reads
 from paratrain.net import Parameters
 from paratrain.net.wiring import AUTOMATIC, check_propagate_down
 from paratrain.proto import LayerParameter, NetParameter, ParamSpec
@@ -47,17 +50,17 @@ class ShapedNet:
 
 
 def shape_net(
-    net: NetParameter, context: LayerContext, given: Mapping[str, Shape], damaged: Collection[str] = ()
+    net: NetParameter, context: LayerContext, given: Mapping[str, Shape], damaged: Damage | None = None
 ) -> ShapedNet:
     """Set up the layers of ``net``, which has been filtered, with ``shapes_only`` in the context: no memory is taken.
 
-    ``given`` are shapes of blobs that data layers make, by name. ``damaged`` are names of layers that could not be read whole;
+    ``given`` are shapes of blobs that data layers make, by name. ``damaged`` are layers that could not be read whole;
     they are not set up, and what follows from them is not checked.
     """
     result = ShapedNet(net, [], Parameters(context.dtype))
     shaper = _Shaper(result, context, given)
     names: set[str] = set()
-    for index, parameter in enumerate(net.layer):
+    for index, (parameter, key) in enumerate(zip(net.layer, layer_keys(net.layer), strict=True)):
         if not parameter.HasField("phase"):
             parameter.phase = context.phase
         if parameter.name in names:
@@ -65,7 +68,7 @@ def shape_net(
                 f"two layers are named '{parameter.name}'; weights are stored by layer name, so names must differ"
             )
         names.add(parameter.name)
-        shaper.add(index, is_damaged=parameter.name in damaged)
+        shaper.add(index, (damaged or {}).get(key))
     return result
 
 
@@ -79,14 +82,18 @@ class _Shaper:
         self._given = given
         self._blobs: dict[str, Blob | None] = {}
 
-    def add(self, index: int, *, is_damaged: bool) -> None:
-        """Enter layer ``index`` of the net."""
+    def add(self, index: int, damage: str | None) -> None:
+        """Enter layer ``index`` of the net; ``damage`` is what was wrong with its text."""
+        is_damaged = damage is not None
         shaped = self._connect(index)
         parameter = shaped.parameter
         self._result.layers.append(shaped)
         missing = list(missing_files(parameter))
         self._problems += missing
-        layer = self._create(shaped, is_damaged=is_damaged)
+        if reads(parameter.type, "transform_param"):
+            where = f"layer '{parameter.name}' ({parameter.type})"
+            self._problems += [f"{where}: {problem}" for problem in transform_problems(parameter.transform_param)]
+        layer = self._create(shaped, damage)
         if layer is not None and None not in shaped.bottoms:
             if not (missing or is_damaged):
                 self._set_up(shaped, layer)
@@ -115,9 +122,10 @@ class _Shaper:
             tops.append(self._blobs.get(name) if in_place else Blob((0,), self._context.dtype))
         return ShapedLayer(parameter, None, [self._blobs.get(name) for name in parameter.bottom], tops)
 
-    def _create(self, shaped: ShapedLayer, *, is_damaged: bool) -> Layer | None:
+    def _create(self, shaped: ShapedLayer, damage: str | None) -> Layer | None:
         """Make the layer and check what does not need shapes; None where something is wrong."""
         parameter = shaped.parameter
+        layer: Layer | None = None
         try:
             layer = create_layer(parameter, self._context)
             if layer.auto_top_blobs:
@@ -131,11 +139,18 @@ class _Shaper:
                         f"top[{index}] '{name}' is also a bottom, but a loss cannot be computed in place; rename the top"
                     )
         except NetError as error:
-            if not is_damaged:
+            if damage is None or not self._follows(parameter, layer, damage):
                 self._problems.append(str(error))
             return None
         shaped.layer = layer
         return layer
+
+    @staticmethod
+    def _follows(parameter: LayerParameter, layer: Layer | None, damage: str) -> bool:
+        """Whether an error of a layer may follow from its fields that could not be read."""
+        if layer is None:  # only an unknown type has nothing to do with the other fields
+            return not parameter.type or parameter.type in LAYERS
+        return says_wires(damage)
 
     def _set_up(self, shaped: ShapedLayer, layer: Layer) -> None:
         bottoms = [blob for blob in shaped.bottoms if blob is not None]

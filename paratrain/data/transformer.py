@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from paratrain.errors import DataError, SnapshotError
 from paratrain.proto import TRAIN, BlobProto, Phase, TransformationParameter, blob_to_array, fork_fields, read_binary
 from paratrain.random import hash_key, uniform_at
 
-__all__ = ["Transformer", "check_transform", "read_mean"]
+__all__ = ["Transformer", "check_transform", "read_mean", "transform_problems"]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -109,13 +109,19 @@ class Transformer:
 
 def check_transform(parameter: TransformationParameter) -> None:
     """Raise DataError for settings that contradict each other, and for fields of forks that would be lost."""
+    for problem in transform_problems(parameter):
+        raise DataError(problem)
+
+
+def transform_problems(parameter: TransformationParameter) -> Iterator[str]:
+    """Yield a sentence for all that ``check_transform`` refuses."""
     if parameter.HasField("mean_file") and parameter.mean_value:
-        raise DataError("transform_param has both mean_file and mean_value; keep one")
+        yield "transform_param has both mean_file and mean_value; keep one"
     if parameter.force_color and parameter.force_gray:
-        raise DataError("transform_param has both force_color and force_gray; keep one")
+        yield "transform_param has both force_color and force_gray; keep one"
     for name, fork in fork_fields(parameter, "transform_param"):
         if name not in _HARMLESS_FORK_FIELDS:
-            raise DataError(f"{name} (of {fork}) is not applied by this version of paratrain")
+            yield f"{name} (of {fork}) is not applied by this version of paratrain"
 
 
 def read_mean(path: str) -> Array:

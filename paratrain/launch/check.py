@@ -71,6 +71,8 @@ def _print(report: Report, path: str) -> None:
         print(f"\n{net.shaped.parameter.name or 'network'}, {net.title}")
         for line in format_table(net.shaped):
             print(line)
+        if not net.memory.total:
+            continue  # no shape is known
         kind = "to train" if net.phase == TRAIN else "to test"
         print(f"memory of a rank {kind} it{'' if net.shaped.is_complete else ', as far as the shapes are known'}:")
         for line in format_memory(net.memory, report.solver_type):

@@ -6,9 +6,9 @@ import argparse
 import logging
 
 from paratrain.comm.communicator import Communicator
-from paratrain.errors import SnapshotError
+from paratrain.errors import ParatrainError, SnapshotError
 from paratrain.proto import SolverParameter
-from paratrain.snapshot import Metric, find_newest
+from paratrain.snapshot import Metric, check_writable, find_newest
 from paratrain.solvers import Solver
 
 __all__ = ["add_keep", "add_resume", "find_state", "prepare_keeper"]
@@ -68,15 +68,27 @@ def find_state(arguments: argparse.Namespace, parameter: SolverParameter, commun
 
 
 def prepare_keeper(arguments: argparse.Namespace, solver: Solver) -> None:
-    """Tell the root's solver which snapshots to keep. Raises SnapshotError for a score that no test net has."""
+    """Tell the root's solver which snapshots to keep.
+
+    Raises SnapshotError for a score that no test net has, or where the snapshots of best scores cannot be written. Where
+    only a signal asks for snapshots, this is a warning.
+    """
     keeper = solver.keeper
     keeper.keep, keeper.metric = arguments.keep, arguments.keep_best
+    parameter = solver.parameter
+    is_hdf5 = parameter.snapshot_format == SolverParameter.HDF5
     if keeper.metric is None:
+        if not parameter.snapshot and not parameter.snapshot_after_train:
+            try:
+                check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
+            except ParatrainError as error:
+                logger.warning("A signal that asks for a snapshot, as SIGTERM does, would end the run: %s", error)
         return
     outputs = sorted({name for net in solver.test_nets for name in net.output_names})
     if keeper.metric.name not in outputs:
         found = f"their outputs are {', '.join(outputs)}" if outputs else "the solver has no test net"
         raise SnapshotError(f"--keep-best {keeper.metric}: no test net has an output '{keeper.metric.name}'; {found}")
+    check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
 
 
 def _count(text: str) -> int:

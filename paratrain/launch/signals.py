@@ -39,18 +39,21 @@ class SignalWatch:
             signal.SIGHUP: sighup,
             signal.SIGTERM: Action.SNAPSHOT | Action.STOP,
         }
-        self._asked = Action.NONE
-        self._names: list[str] = []
+        self._came: list[signal.Signals] = []
         self._stops = False
         self._last_s = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> Action:
-        if not self._names:  # nearly always
+        if not self._came:  # nearly always
             return Action.NONE
-        asked, names = self._asked, self._names
-        self._asked, self._names = Action.NONE, []
-        logger.info("%s: %s after this iteration", " and ".join(names), _describe(asked))
+        came, self._came = self._came, []
+        # All is read from this one list, so that a signal that comes meanwhile is in it or in the next.
+        signals = tuple(came)
+        asked = Action.NONE
+        for name in signals:
+            asked |= self._effects[name]
+        logger.info("%s: %s after this iteration", " and ".join(name.name for name in signals), _describe(asked))
         return asked
 
     def __enter__(self) -> SignalWatch:
@@ -77,9 +80,8 @@ class SignalWatch:
             return
         self._last_s = now
         self._stops = self._stops or bool(effect & Action.STOP)
-        self._asked |= effect
-        if name.name not in self._names:
-            self._names.append(name.name)
+        if name not in self._came:
+            self._came.append(name)
 
 
 def _describe(asked: Action) -> str:

@@ -33,9 +33,9 @@ class ReLULayer(NeuronLayer):
         if self._slope == 0:
             xp.maximum(x, 0, out=y)
             return
-        if self._keeps_mask(bottom, top):
+        if self.needs_backward and self._keeps_mask(bottom, top):
             xp.greater(x, 0, out=self._mask.get(x.shape, bool))
-        sloped = self.scratch.get(x.shape, x.dtype) if bottom[0] is top[0] else y
+        sloped = self.forward_scratch(x.shape, x.dtype) if bottom[0] is top[0] else y
         xp.multiply(x, self._slope, out=sloped)
         # Of x and slope * x, the wanted one is the larger for a slope up to 1, the smaller above.
         (xp.maximum if self._slope <= 1 else xp.minimum)(x, sloped, out=y)

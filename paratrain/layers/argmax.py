@@ -66,7 +66,7 @@ class ArgMaxLayer(Layer):
             y = self.write(top[0]).reshape(outer, self._top_k, inner)
             y[...] = xp.take_along_axis(x, chosen, axis=1) if self._gives_values else chosen
             return
-        y = self.write(top[0]).reshape(outer, -1, self._top_k)
+        y = self.write(top[0]).reshape(outer, 2 if self._gives_values else 1, self._top_k)
         y[:, 0] = chosen[:, :, 0]
         if self._gives_values:
             y[:, 1] = xp.take_along_axis(x, chosen, axis=1)[:, :, 0]

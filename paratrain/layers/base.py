@@ -15,6 +15,7 @@ from paratrain.backends.base import Backend
 from paratrain.blob import Blob
 from paratrain.errors import LayerError, NetError
 from paratrain.proto import LayerParameter, Phase
+from paratrain.proto.fork_layers import fork_of_layer
 from paratrain.registry import Registry
 
 __all__ = ["LAYERS", "Clock", "Layer", "LayerContext", "create_layer", "register_layer"]
@@ -96,6 +97,12 @@ class Layer(abc.ABC):
         self.blobs: list[Blob] = []
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
+        self.needs_backward = True
+        """Whether backward may follow a forward pass; what only backward reads need not be kept where it is False. A Net
+        sets it."""
+        self.only_top_with_gradient: int | None = None
+        """The top whose diff a layer above writes in every backward pass, where the diffs of all others stay zero; None
+        where several are written, or none. A Net sets it."""
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
@@ -246,5 +253,11 @@ def create_layer(parameter: LayerParameter, context: LayerContext) -> Layer:
     try:
         kind = LAYERS.get(parameter.type)
     except NetError as error:
+        fork = fork_of_layer(parameter.type)
+        if fork is not None:
+            raise LayerError(
+                f"layer '{parameter.name}': unknown layer type '{parameter.type}', which is of {fork}; paratrain does not "
+                "have it. Remove the layer, or register a class for the type"
+            ) from None
         raise LayerError(f"layer '{parameter.name}': {error}") from None
     return kind(parameter, context)

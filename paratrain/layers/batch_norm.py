@@ -25,7 +25,7 @@ class BatchNormLayer(Layer):
     blob 2 is. They are statistics: no solver updates them.
 
     Gradient with batch statistics: dx = (dy - mean of dy - y mean of (dy y)) / sqrt(variance + eps); with stored ones
-    dx = dy / sqrt(variance + eps). Works in place; x - mean is kept for backward.
+    dx = dy / sqrt(variance + eps). Works in place; x - mean is kept for backward, where there is one.
     Source: Ioffe, Szegedy, "Batch normalization", 2015, and Caffe's definition.
     """
 
@@ -81,7 +81,7 @@ class BatchNormLayer(Layer):
         else:
             count = max(self._sizes[0] * self._sizes[2], 1)
             mean = x.sum(axis=(0, 2)) / count
-            centred = self._centred.get(self._sizes, x.dtype)
+            centred = self._centred.get(self._sizes, x.dtype) if self.needs_backward else y
             xp.subtract(x, mean[:, None], out=centred)
             variance = xp.einsum("ncs,ncs->c", centred, centred) / count
             self._update_statistics(mean, variance * (count / (count - 1) if count > 1 else 1.0))

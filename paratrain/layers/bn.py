@@ -95,13 +95,13 @@ class BNLayer(Layer):
         slope, bias = self.read(self.blobs[0]).reshape(-1, 1), self.read(self.blobs[1]).reshape(-1, 1)
         if not self._uses_batch:
             self._read_stored(x)
-            if bottom[0] is top[0] and not self._is_frozen:
+            if bottom[0] is top[0] and self.needs_backward and not self._is_frozen:
                 self._kept.get(self._sizes, x.dtype)[...] = x
             factor = slope * self._inverse_std
             xp.multiply(x, factor, out=y)
             y += bias - factor * self._mean
             return
-        normalized = self._kept.get(self._sizes, x.dtype)
+        normalized = self._kept.get(self._sizes, x.dtype) if self.needs_backward else y
         count, total = self.over_ranks(self._sizes[0] * self._sizes[2], x.sum(axis=(0, 2)))
         mean = total / max(count, 1)
         xp.subtract(x, mean[:, None], out=normalized)

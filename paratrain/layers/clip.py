@@ -33,7 +33,7 @@ class ClipLayer(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]), self.write(top[0])
-        if bottom[0] is top[0]:
+        if bottom[0] is top[0] and self.needs_backward:
             self._note_inside(bottom[0])
         xp.maximum(x, self._min, out=y)
         xp.minimum(y, self._max, out=y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,4 +87,8 @@ class ConvolutionBase(Layer):
 
     def _batched(self, array: Any) -> Any:
         """See all axes before the channels as one."""
-        return array if self._axis == 1 else array.reshape(-1, *array.shape[self._axis :])
+        return (
+            array
+            if self._axis == 1
+            else array.reshape(math.prod(array.shape[: self._axis]), *array.shape[self._axis :])
+        )

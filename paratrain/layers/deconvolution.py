@@ -42,7 +42,7 @@ class DeconvolutionLayer(ConvolutionBase):
                 self._convolution.backward_weights(top_diff, self._batched(self.read(below)), weights_diff)
             if len(self.blobs) > 1 and self.param_propagate_down[1]:
                 bias_diff = self.write_diff(self.blobs[1])
-                bias_diff += top_diff.reshape(*top_diff.shape[:2], -1).sum(axis=(0, 2))
+                bias_diff += top_diff.sum(axis=(0, *range(2, top_diff.ndim)))
             if down:
                 bottom_diff = self._batched(self.write_diff(below))
                 self._convolution.forward(top_diff, self.read(self.blobs[0]), None, bottom_diff)

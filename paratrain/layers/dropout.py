@@ -59,7 +59,7 @@ class DropoutLayer(NeuronLayer):
 
     def _draw_mask(self, x: Any) -> Any:
         """Return this step's factors, 0 or the scale; backward uses them again."""
-        mask = self._mask.get(x.shape, x.dtype)
+        mask = self._mask.get(x.shape, x.dtype) if self.needs_backward else self.xp.empty(x.shape, x.dtype)
         draw_uniform(self, "dropout", mask)
         self.xp.greater_equal(mask, self._ratio, out=mask)
         self.xp.multiply(mask, self._scale, out=mask)

@@ -31,9 +31,9 @@ class ELULayer(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]), self.write(top[0])
-        if bottom[0] is top[0] and not self._shows_signs:
+        if bottom[0] is top[0] and self.needs_backward and not self._shows_signs:
             xp.greater(x, 0, out=self._positive.get(x.shape, bool))
-        low = self.scratch.get(x.shape, x.dtype)
+        low = self.forward_scratch(x.shape, x.dtype)
         xp.minimum(x, 0, out=low)
         xp.expm1(low, out=low)
         low *= self._alpha

@@ -99,8 +99,8 @@ class LRNLayer(Layer):
         xp.multiply(dy, y, out=ratio)
         xp.divide(ratio, self._scale, out=ratio)
         xp.multiply(ratio, -2 * parameter.alpha * parameter.beta, out=ratio)
-        # An average does not look at its own input or output on the way back.
-        self._pooling.backward(x, self._scale, ratio, dx)
+        # An average does not look at its own input on the way back.
+        self._pooling.backward(x, ratio, dx)
         xp.multiply(dx, x, out=dx)
         xp.multiply(dy, self._power, out=ratio)
         xp.add(dx, ratio, out=dx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ class MVNLayer(Layer):
                 f"{self.bottom_name(0)} is {shape}; MVN takes up to 4 axes (N, C, H, W)", ShapeMismatchError
             )
         shape = (*shape, *(1,) * (4 - len(shape)))
-        parts = shape[0] if self.parameter.mvn_param.across_channels else shape[0] * shape[1]
-        self._sizes = (parts, bottom[0].count // max(parts, 1))
+        first = 1 if self.parameter.mvn_param.across_channels else 2  # of the axes that are summed over
+        self._sizes = (math.prod(shape[:first]), math.prod(shape[first:]))
         top[0].reshape(*shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -81,7 +81,7 @@ class NormalizeLayer(Layer):
 
     def _spread(self, values: Any) -> Any:
         """See one value for each image or pixel as (N, 1, 1) or (N, 1, pixels)."""
-        return values.reshape(self._sizes[0], 1, -1)
+        return values.reshape(self._sizes[0], 1, 1 if values.ndim == 1 else self._sizes[2])
 
     def _scale(self) -> Any:
         return self.read(self.blobs[0]).reshape(-1, 1)

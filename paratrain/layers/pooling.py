@@ -89,8 +89,7 @@ class PoolingLayer(Layer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
-            bottom_diff = self.write_diff(bottom[0])
-            self._pooling.backward(self.read(bottom[0]), self.read(top[0]), self.read_diff(top[0]), bottom_diff)
+            self._pooling.backward(self.read(bottom[0]), self.read_diff(top[0]), self.write_diff(bottom[0]))
 
     def _make_pooling(self, geometry: PoolingGeometry, dtype: npt.DTypeLike) -> Pooling:
         if self._method is not PoolMethod.STOCHASTIC:

@@ -37,7 +37,7 @@ class PowerLayer(NeuronLayer):
             if self._factor == 0:
                 y[...] = 1.0 if self._power == 0 else float(np.power(np.float64(self._shift), self._power))
                 return
-            if self._keeps_input(bottom, top):
+            if self.needs_backward and self._keeps_input(bottom, top):
                 self._kept.get(x.shape, x.dtype)[...] = x
             self._affine(x, y)
             self._raise(y, self._power)

@@ -22,7 +22,7 @@ class PReLULayer(NeuronLayer):
 
     Blob 0: a, of shape (C,), or () with ``channel_shared``, filled by ``filler`` (constant 0.25 if not given).
     Gradients: dx = dy where x > 0, else a dy; da = sum of dy min(x, 0) over everything that shares it. In place, x is
-    kept from forward to backward.
+    kept from forward to backward, where there is one.
     Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015.
     """
 
@@ -50,9 +50,9 @@ class PReLULayer(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]).reshape(self._sizes), self.write(top[0]).reshape(self._sizes)
-        if bottom[0] is top[0]:
+        if bottom[0] is top[0] and self.needs_backward:
             self._kept.get(self._sizes, x.dtype)[...] = x
-        low = self.scratch.get(self._sizes, x.dtype)
+        low = self.forward_scratch(self._sizes, x.dtype)
         xp.minimum(x, 0, out=low)
         low *= self._slopes()
         xp.maximum(x, 0, out=y)

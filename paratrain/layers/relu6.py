@@ -37,7 +37,7 @@ class ReLU6Layer(NeuronLayer):
         if self._slope == 0:
             xp.clip(x, 0, 6, out=y)
             return
-        below = self.scratch.get(x.shape, x.dtype)
+        below = self.forward_scratch(x.shape, x.dtype)
         xp.minimum(x, 0, out=below)
         below *= self._slope
         xp.clip(x, 0, 6, out=y)

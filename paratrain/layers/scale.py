@@ -23,7 +23,7 @@ class ScaleLayer(Layer):
     With one bottom s is blob 0, filled by ``filler`` (constant 1 if not given); ``num_axes`` -1 means all axes that
     follow, 0 one number. With two bottoms s is bottom[1]. With ``bias_term`` b is the last blob, filled by
     ``bias_filler`` (constant 0). Gradients: dx = s dy; ds = sum of x dy and db = sum of dy over the repeated axes.
-    Works in place in bottom[0]; x is then kept for ds.
+    Works in place in bottom[0]; x is then kept for ds, where there is a backward pass to compute it.
     """
 
     bottom_range = (1, 2)
@@ -55,7 +55,8 @@ class ScaleLayer(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = self.read(bottom[0]).reshape(self._sizes), self.write(top[0]).reshape(self._sizes)
-        if bottom[0] is top[0]:
+        learns = len(bottom) > 1 or self.param_propagate_down[0]
+        if bottom[0] is top[0] and self.needs_backward and learns:
             self._kept.get(self._sizes, x.dtype)[...] = x
         self.xp.multiply(x, self._column(self.read(self._factor_blob(bottom))), out=y)
         if self.parameter.scale_param.bias_term:

@@ -15,7 +15,8 @@ __all__ = ["SplitLayer"]
 class SplitLayer(Layer):
     """Every top is the bottom: its ``data`` is the bottom's own memory. Gradient: the sum of the tops' diffs, in order.
 
-    Nets insert it wherever a blob is the bottom of several layers.
+    Tops whose diff nobody has touched have none and take no memory for it. Where only one top ever has one, as a net can
+    tell, its ``diff`` is the bottom's own memory as well. Nets insert the layer wherever a blob has several readers.
     """
 
     top_range = (1, None)
@@ -25,19 +26,30 @@ class SplitLayer(Layer):
         for blob in top:
             blob.reshape_like(bottom[0])
             blob.share_data(bottom[0])
+        self._share_diff(bottom, top)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in top:
             if blob.data_memory is not bottom[0].data_memory:  # a net has moved it
                 blob.share_data(bottom[0])
+        self._share_diff(bottom, top)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         total = self.write_diff(bottom[0])
-        if len(top) == 1:
-            total[...] = self.read_diff(top[0])
-            return
-        self.xp.add(self.read_diff(top[0]), self.read_diff(top[1]), out=total)
-        for blob in top[2:]:
-            total += self.read_diff(blob)
+        given = [blob for blob in top if not blob.diff_is_untouched]
+        rest = [self.read_diff(blob) for blob in given if blob.diff_memory is not bottom[0].diff_memory]
+        if len(rest) == len(given):
+            if len(rest) > 1:
+                self.xp.add(rest[0], rest[1], out=total)
+            else:
+                total[...] = rest[0] if rest else 0
+            rest = rest[2:]
+        for diff in rest:
+            total += diff
+
+    def _share_diff(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        index = self.only_top_with_gradient
+        if index is not None and top[index].diff_memory is not bottom[0].diff_memory:
+            top[index].share_diff(bottom[0])

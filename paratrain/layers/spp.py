@@ -55,24 +55,24 @@ class SPPLayer(Layer):
         self._part.reshape(*shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        y = self.write(top[0]).reshape(bottom[0].shape[0], -1)
+        y = self.write(top[0]).reshape(bottom[0].shape[0], top[0].count_between(1))
         start = 0
         for level, pooled in zip(self._levels, self._pooled, strict=True):
             level.forward(bottom, [pooled])
             stop = start + pooled.count_between(1)
-            y[:, start:stop] = self.read(pooled).reshape(y.shape[0], -1)
+            y[:, start:stop] = self.read(pooled).reshape(y.shape[0], stop - start)
             start = stop
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
-        dy = self.read_diff(top[0]).reshape(bottom[0].shape[0], -1)
+        dy = self.read_diff(top[0]).reshape(bottom[0].shape[0], top[0].count_between(1))
         if self._part.data_memory is not bottom[0].data_memory:
             self._part.share_data(bottom[0])
         start = 0
         for number, (level, pooled) in enumerate(zip(self._levels, self._pooled, strict=True)):
             stop = start + pooled.count_between(1)
-            self.write_diff(pooled).reshape(dy.shape[0], -1)[...] = dy[:, start:stop]
+            self.write_diff(pooled).reshape(dy.shape[0], stop - start)[...] = dy[:, start:stop]
             level.backward([pooled], [True], [self._part] if number else bottom)
             if number:
                 bottom_diff = self.write_diff(bottom[0])

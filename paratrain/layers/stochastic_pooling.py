@@ -33,8 +33,8 @@ class DrawnPooling:
         draw_uniform(self._layer, "pooling", numbers)
         self._primitive.forward(bottom, top, numbers)
 
-    def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
-        self._primitive.backward(bottom, top, top_diff, bottom_diff)
+    def backward(self, bottom: Any, top_diff: Any, bottom_diff: Any) -> None:
+        self._primitive.backward(bottom, top_diff, bottom_diff)
 
 
 class WeightedMeanPooling:
@@ -47,25 +47,32 @@ class WeightedMeanPooling:
         self._xp = layer.xp
         means = dataclasses.replace(geometry, method=PoolMethod.AVE)
         self._mean, self._mean_square = (layer.backend.pooling(means, dtype) for _ in range(2))
-        self._sums, self._squares, self._shares = (Buffer(layer.xp) for _ in range(3))
+        self._sums, self._squares, self._shares, self._means = (Buffer(layer.xp) for _ in range(4))
 
     def forward(self, bottom: Any, top: Any, mask: Any | None) -> None:
-        xp, squares = self._xp, self._squares.get(bottom.shape, bottom.dtype)
         sums = self._sums.get(top.shape, top.dtype)
         self._mean.forward(bottom, sums, None)
-        xp.multiply(bottom, bottom, out=squares)
-        self._mean_square.forward(squares, top, None)
         # Where there is nothing to divide by, by infinity: y and the gradient become 0.
-        xp.copyto(sums, sums.dtype.type(np.inf), where=sums <= 0)
-        top /= sums
+        self._xp.copyto(sums, sums.dtype.type(np.inf), where=sums <= 0)
+        self._divide_squares(bottom, sums, top)
 
-    def backward(self, bottom: Any, top: Any, top_diff: Any, bottom_diff: Any) -> None:
-        xp, sums = self._xp, self._sums.get(top.shape, top.dtype)
-        shares, negative = self._shares.get(top.shape, top.dtype), self._squares.get(bottom.shape, bottom.dtype)
-        xp.divide(top_diff, sums, out=shares)
-        self._mean.backward(bottom, sums, shares, bottom_diff)
+    def backward(self, bottom: Any, top_diff: Any, bottom_diff: Any) -> None:
+        shape, dtype = top_diff.shape, top_diff.dtype
+        sums, shares, means = (buffer.get(shape, dtype) for buffer in (self._sums, self._shares, self._means))
+        self._xp.divide(top_diff, sums, out=shares)
+        self._mean.backward(bottom, shares, bottom_diff)
         bottom_diff *= 2
         bottom_diff *= bottom
-        shares *= top
-        self._mean.backward(bottom, sums, shares, negative)
+        # y anew: a layer that works in place may have written over the top.
+        self._divide_squares(bottom, sums, means)
+        shares *= means
+        negative = self._squares.get(bottom.shape, dtype)
+        self._mean.backward(bottom, shares, negative)
         bottom_diff -= negative
+
+    def _divide_squares(self, bottom: Any, sums: Any, means: Any) -> None:
+        """means = (sum of x^2) / sums."""
+        squares = self._squares.get(bottom.shape, bottom.dtype)
+        self._xp.multiply(bottom, bottom, out=squares)
+        self._mean_square.forward(squares, means, None)
+        means /= sums

@@ -28,7 +28,7 @@ class SwishLayer(NeuronLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]), self.write(top[0])
-        sigmoid = self._sigmoid.get(x.shape, x.dtype)
+        sigmoid = self._sigmoid.get(x.shape, x.dtype) if self.needs_backward else self.xp.empty(x.shape, x.dtype)
         # 1 / (1 + exp(-z)) = 0.5 tanh(0.5 z) + 0.5, which cannot overflow.
         xp.multiply(x, 0.5 * self._beta, out=sigmoid)
         xp.tanh(sigmoid, out=sigmoid)

@@ -120,4 +120,5 @@ class UpsampleLayer(Layer):
                 "(see upsample_h and upsample_w)"
             )
         planes = self.xp.arange(blob.shape[0] * blob.shape[1]) * pixels
-        return (mask.reshape(len(planes), -1).astype(np.int64) + planes[:, None]).reshape(-1)
+        rows = mask.reshape(len(planes), blob.count_between(2))
+        return (rows.astype(np.int64) + planes[:, None]).reshape(-1)

@@ -55,6 +55,7 @@ class CopyTable:
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str]] = []
         self._taken: set[str] = set()
+        self._left: set[str] = set()
 
     def take(self, source: str, target: str, shapes: Iterable[tuple[int, ...]]) -> None:
         """Layer ``source`` of the file has gone to ``target``."""
@@ -62,14 +63,20 @@ class CopyTable:
         self._rows.append((source, "taken", ", ".join(map(str, shapes)) + as_name))
         self._taken.add(target)
 
-    def leave(self, source: str, why: str) -> None:
-        """Layer ``source`` of the file was not wanted."""
+    def leave(self, source: str, why: str, target: str | None = None) -> None:
+        """Layer ``source`` of the file was not wanted, or does not fit the net's layer ``target``."""
         self._rows.append((source, "left", why))
+        if target is not None:
+            self._left.add(target)
 
     def log(self, layer_names: Iterable[str]) -> None:
         """Log a line for each layer of the file, and for those of ``layer_names``, the net's, that keep what they had."""
         rows = list(self._rows)
-        rows += [(name, "kept", "not in the weights") for name in layer_names if name not in self._taken]
+        rows += [
+            (name, "kept", "the weights do not fit" if name in self._left else "not in the weights")
+            for name in layer_names
+            if name not in self._taken
+        ]
         width = max((len(name) for name, _, _ in rows), default=0)
         left = sum(what == "left" for _, what, _ in rows)
         logger.info(

@@ -74,7 +74,7 @@ def copy_arrays(net: Net, source: Mapping[str, Mapping[int, Array]], rules: Copy
             if not rules.allow_mismatch:
                 raise problem
             if table is not None:
-                table.leave(source_name, str(problem).removesuffix(MISMATCH_ADVICE))
+                table.leave(source_name, str(problem).removesuffix(MISMATCH_ADVICE), target.name)
             continue
         copies += [(target.blobs[index], values) for index, values in saved.items()]
         if table is not None and saved:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -67,12 +68,15 @@ class Net(ArrayInterface):
         """Seconds spent in data layers; whoever measures sets it back to 0."""
         self._wiring = Wiring(context.dtype)
         self._bottom_shapes: list[list[tuple[int, ...]]] = []
+        self._is_forward_only = False
+        self._tested: set[int] = set()  # layers whose last forward pass was within forward_only
         try:
             for layer_parameter in self.parameter.layer:
                 self._add_layer(layer_parameter)
             self._wiring.prune_backward(self.layers)
             if self.parameter.force_backward:
                 self._wiring.force_backward(self.layers)
+            self._wiring.tell_layers(self.layers)
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
@@ -196,6 +200,7 @@ class Net(ArrayInterface):
     def forward_layer(self, index: int) -> float:
         """Run one layer forward, after reshaping it if a bottom has changed its shape; return its part of the loss."""
         layer, wired = self.layers[index], self._wiring.layers[index]
+        (self._tested.add if self._is_forward_only else self._tested.discard)(index)
         begin = time.perf_counter() if layer.is_data else 0.0
         shapes = [blob.shape for blob in wired.bottoms]
         if shapes != self._bottom_shapes[index]:
@@ -219,20 +224,32 @@ class Net(ArrayInterface):
                 debug.whole_backward(self)
 
     def backward_layer(self, index: int) -> None:
-        """Run one layer backward, if it needs it."""
+        """Run one layer backward, if it needs it. Raises LayerError after a forward pass within ``forward_only``."""
         wired = self._wiring.layers[index]
         if wired.needs_backward:
+            if index in self._tested:
+                raise self.layers[index].error(
+                    "last ran in a test, which keeps nothing for backward; run forward first"
+                )
             self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
             if self.debug_info:
                 debug.backward(self, index)
 
+    @contextmanager
+    def forward_only(self) -> Iterator[None]:
+        """A context in which no backward pass follows: layers that work in place keep no copy of what they overwrite."""
+        self._is_forward_only = True
+        for layer in self.layers:
+            layer.needs_backward = False
+        try:
+            yield
+        finally:
+            self._is_forward_only = False
+            self._wiring.tell_layers(self.layers)
+
     def clear_param_diffs(self) -> None:
-        """Set the gradients of all learnable parameters to zero."""
-        if self.parameters.diff.count:
-            self.parameters.diff.mutable_host()[...] = 0
-            return
-        for entry in self.parameters.learnable:
-            entry.blob.diff[...] = 0
+        """Set the gradients of all parameters to zero."""
+        self.parameters.clear_diffs()
 
     def reshape(self) -> None:
         """Pass the shapes of the inputs through all layers; ``forward`` does it as well where a shape has changed."""
@@ -241,8 +258,11 @@ class Net(ArrayInterface):
 
     def _reshape_layer(self, index: int) -> None:
         layer, wired = self.layers[index], self._wiring.layers[index]
-        layer.reshape(wired.bottoms, wired.tops)
-        layer.set_loss_weights(wired.tops)
+        try:
+            layer.reshape(wired.bottoms, wired.tops)
+            layer.set_loss_weights(wired.tops)
+        except NetError as error:
+            raise layer.named(error) from None
         self._bottom_shapes[index] = [blob.shape for blob in wired.bottoms]
 
     def close(self) -> None:

@@ -49,13 +49,13 @@ def copy(net: Net, source: NetParameter, rules: CopyRules | None = None) -> None
             if not rules.allow_mismatch:
                 raise
             if table is not None:
-                table.leave(source_layer.name, str(error))
+                table.leave(source_layer.name, str(error), target.name)
             continue
         except ShapeMismatchError as error:
             if not rules.allow_mismatch:
                 raise ShapeMismatchError(f"{error}{MISMATCH_ADVICE}") from None
             if table is not None:
-                table.leave(source_layer.name, str(error))
+                table.leave(source_layer.name, str(error), target.name)
             continue
         copies += zip(target.blobs, source_layer.blobs, strict=True)
         if table is not None:

@@ -85,6 +85,11 @@ class Wiring:
         in_place = index < len(parameter.bottom) and parameter.bottom[index] == name
         if not in_place and name in self.blobs:
             raise layer.error(f"top[{index}] '{name}' is already made by another layer; a blob has one maker")
+        if in_place and index < len(parameter.loss_weight) and parameter.loss_weight[index] != 0:
+            raise layer.error(
+                f"top[{index}] '{name}' has loss_weight {parameter.loss_weight[index]:g} and is also a bottom: backward would "
+                "overwrite the weight with the gradient of the bottom; give the top a name of its own"
+            )
         if in_place and layer.is_loss:
             raise layer.error(f"top[{index}] '{name}' is also a bottom, but a loss cannot be computed in place")
         if not in_place:
@@ -137,6 +142,22 @@ class Wiring:
                 flows or layer.allow_force_backward(index) for index, flows in enumerate(wired.propagate_down)
             ]
             layer.param_propagate_down = [True] * len(layer.blobs)
+
+    def tell_layers(self, layers: list[Layer]) -> None:
+        """Tell every layer whether it needs backward, and which of its tops has the only gradient, once that is decided."""
+        written = {
+            name
+            for wired in self.layers
+            for name, flows in zip(wired.bottom_names, wired.propagate_down, strict=True)
+            if flows and wired.needs_backward
+        }
+        for layer, wired in zip(layers, self.layers, strict=True):
+            layer.needs_backward = wired.needs_backward
+            names = [name for name in wired.top_names if name in written]
+            # The diff of an output may be written by hand, and a loss weight lies in the diff already.
+            others = any(layer.loss_weights) or any(name in self._unused for name in wired.top_names)
+            alone = wired.needs_backward and all(wired.propagate_down) and len(names) == 1 and not others
+            layer.only_top_with_gradient = wired.top_names.index(names[0]) if alone else None
 
     @property
     def output_names(self) -> list[str]:

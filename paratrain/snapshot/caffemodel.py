@@ -12,6 +12,7 @@ from paratrain.errors import SnapshotError
 from paratrain.net import CopyRules, Net
 from paratrain.net.hdf5_weights import copy_arrays
 from paratrain.proto import NetParameter, SolverState, read_binary, upgrade_net, write_binary
+from paratrain.snapshot.training_state import read_training_state
 
 __all__ = ["check_writable", "load_all_weights", "load_weights", "save_weights", "split_weights"]
 
@@ -49,6 +50,11 @@ def load_weights(net: Net, path: str | Path, rules: CopyRules | None = None) -> 
     try:
         source = upgrade_net(read_binary(path, NetParameter))
     except SnapshotError as error:
+        if Path(path).suffix == ".trainstate" and Path(path).exists():
+            model = _model_beside(path)
+            raise SnapshotError(
+                f"{path}: is no file of weights; give {model}, which belongs to it, or resume with -snapshot {path}"
+            ) from None
         if _is_state(path):
             raise SnapshotError(f"{error}; give the .caffemodel beside it, or resume with -snapshot {path}") from None
         raise
@@ -80,6 +86,15 @@ def _check_names(
         raise SnapshotError(
             f"{path}: holds weights for none of this net's layers; it has {_some(names)}, the net {_some(list(net.params))}"
         )
+
+
+def _model_beside(path: str | Path) -> str:
+    """The weights of the snapshot that a trainstate ends; their usual name where it cannot be read."""
+    try:
+        names = [name for name in read_training_state(path).files if ".caffemodel" in name]
+    except SnapshotError:
+        names = []
+    return str(Path(path).with_name(names[0]) if names else Path(path).with_suffix(".caffemodel"))
 
 
 def _is_state(path: str | Path) -> bool:

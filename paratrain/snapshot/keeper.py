@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from paratrain.errors import ParatrainError
 from paratrain.snapshot.background import Background
 from paratrain.snapshot.copies import SnapshotCopy
 from paratrain.snapshot.names import SnapshotNames, leftovers
@@ -62,16 +61,15 @@ class SnapshotKeeper:
         self._background.wait()
 
     def close(self) -> None:
-        """As :meth:`wait`, for a run that ends because of another error: this one is only logged."""
-        try:
-            self._background.wait()
-        except ParatrainError as error:
-            logger.error("%s", error)
+        """As :meth:`wait`, but it raises nothing, since a run may end because of another error. One of writing was logged,
+        and gives the process exit code 1.
+        """
+        self._background.finish()
 
     def score(self, iteration: int, tests: Sequence[Mapping[str, float | Sequence[float]]]) -> bool:
         """Take in the outputs of the test nets; return whether a snapshot is to be begun, as this is the best and has none.
 
-        The first test net that has the metric counts.
+        The first test net that has the metric counts. It does not wait for a snapshot that is being written.
         """
         metric = self.metric
         if metric is None:
@@ -87,7 +85,7 @@ class SnapshotKeeper:
         logger.info("Iteration %d, best %s so far: %g", iteration, metric.name, score)
         if not is_extra:  # else when its snapshot is complete
             keep, superseded, self._superseded = self.keep, self._superseded, None
-            self._background.start(lambda: self._remove(iteration, keep, iteration, superseded))
+            self._background.follow(lambda: self._remove(iteration, keep, iteration, superseded))
         return is_extra
 
     def resume(self, training: TrainingState, path: Path) -> None:

@@ -84,10 +84,16 @@ def find_newest(prefix: str) -> Path | None:
 
 
 def remove_old(prefix: str, newest: int, keep: int, best: int | None) -> None:
-    """Remove the snapshots of ``prefix`` up to iteration ``newest``, but for the last ``keep`` of them and the best."""
-    iterations = [iteration for iteration in list_snapshots(prefix) if iteration <= newest]
-    for iteration in iterations[keep:]:
-        if iteration != best:
+    """Remove the snapshots of ``prefix`` up to iteration ``newest``, but for the last ``keep`` of them and the best.
+
+    One without a trainstate, which was cut short, is none of the ``keep``; it goes when it is older than all of them.
+    """
+    found = {iteration: files for iteration, files in list_snapshots(prefix).items() if iteration <= newest}
+    whole = [iteration for iteration, files in found.items() if any(file.suffix == ".trainstate" for file in files)]
+    if len(whole) < keep:
+        return
+    for iteration in found:
+        if iteration < whole[keep - 1] and iteration != best:
             remove_snapshot(prefix, iteration)
 
 

@@ -68,7 +68,8 @@ def read_state(path: str | Path) -> SavedState:
             return SavedState(*read_solver_state(path))
         except SnapshotError as error:
             if "it has data" in str(error):
-                raise SnapshotError(f"{error}{_WEIGHTS_HINT.format(path=path)}") from None
+                hint = _WEIGHTS_HINT.replace(".solverstate", ".solverstate.h5").format(path=path)
+                raise SnapshotError(f"{error}{hint}") from None
             raise
     try:
         state = read_binary(path, SolverState)

@@ -7,6 +7,7 @@ from typing import Any
 
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
+from paratrain.solvers.adagrad import no_delta
 from paratrain.solvers.factory import register_solver
 from paratrain.solvers.solver import Solver
 
@@ -30,6 +31,7 @@ class AdaDeltaSolver(Solver):
     def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:
         """Yield an error for each setting that AdaDelta cannot follow."""
         yield from super().find_problems(parameter)
+        yield from no_delta(parameter)
         if not 0 <= parameter.momentum < 1:
             yield SolverError(
                 f"momentum is {parameter.momentum:g}; AdaDelta averages with it, and it must be 0 or more, and below 1"

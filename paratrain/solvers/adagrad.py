@@ -27,6 +27,7 @@ class AdaGradSolver(Solver):
         """Yield an error for each setting that AdaGrad cannot follow."""
         yield from super().find_problems(parameter)
         yield from no_momentum(parameter)
+        yield from no_delta(parameter)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, and add its square to ``history[0]``."""
@@ -44,4 +45,12 @@ def no_momentum(parameter: SolverParameter) -> Iterator[SolverError]:
     if parameter.momentum != 0:
         yield SolverError(
             f"momentum is {parameter.momentum:g}, and solver type {parameter.type} has none; leave momentum out"
+        )
+
+
+def no_delta(parameter: SolverParameter) -> Iterator[SolverError]:
+    """Yield an error where ``delta`` is 0: values whose gradients are all 0 would be moved by 0 / 0."""
+    if parameter.delta == 0:
+        yield SolverError(
+            f"delta is 0, and solver type {parameter.type} divides by what it is added to; it must be above 0 (1e-8 if left out)"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
+from paratrain.solvers.adagrad import no_delta
 from paratrain.solvers.factory import register_solver
 from paratrain.solvers.solver import Solver
 
@@ -30,6 +31,7 @@ class AdamSolver(Solver):
     def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:
         """Yield an error for each setting that Adam cannot follow."""
         yield from super().find_problems(parameter)
+        yield from no_delta(parameter)
         for name in ("momentum", "momentum2"):
             value = getattr(parameter, name)
             if not 0 <= value < 1:

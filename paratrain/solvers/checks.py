@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from paratrain.errors import ParatrainError, SolverError
@@ -13,6 +14,7 @@ from paratrain.solvers.momentum_policy import find_policy_problems
 __all__ = ["check_parameter", "find_problems", "left_out_fields"]
 
 _AT_LEAST = {"average_loss": 1, "iter_size": 1, "max_iter": 0, "display": 0, "snapshot": 0, "test_interval": 0}
+_FINITE = ("base_lr", "momentum", "weight_decay", "delta")
 _REGULARIZATIONS = ("L1", "L2")
 
 # Fields of Caffe's forks that are followed: warm-up, policies of rate, momentum and decay, layer-wise rates.
@@ -62,14 +64,18 @@ def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
         value = getattr(parameter, name)
         if value < least:
             yield SolverError(f"{name} is {value}; it must be {least} or more")
+    for name in _FINITE:
+        number = getattr(parameter, name)
+        if not (math.isfinite(number) and number >= 0):
+            yield SolverError(f"{name} is {number:g}; it must be 0 or more, and finite")
+    if parameter.stepsize < 0:
+        yield SolverError(f"stepsize is {parameter.stepsize}; it counts iterations and cannot be negative")
     if parameter.regularization_type not in _REGULARIZATIONS:
         yield SolverError(
             f"unknown regularization_type '{parameter.regularization_type}'; known: {', '.join(_REGULARIZATIONS)}"
         )
     if parameter.HasField("clip_gradients") and parameter.clip_gradients == 0:
         yield SolverError("clip_gradients is 0, which would stop all learning; give the largest norm allowed")
-    if parameter.delta < 0:
-        yield SolverError(f"delta is {parameter.delta:g}; it must be 0 or more")
     if parameter.snapshot and not parameter.snapshot_prefix:
         yield SolverError(f"snapshot is {parameter.snapshot}, but there is no snapshot_prefix to name the files by")
     yield from find_policy_problems(parameter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,21 +67,25 @@ class SmoothedLoss:
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._losses: list[float] = []
-        self._next = 0
+        self._losses: deque[float] = deque()
+        self._dropped: float | None = None
 
     def add(self, loss: float) -> None:
         """Take in the loss of one more iteration."""
-        if len(self._losses) < self._window:
-            self._losses.append(loss)
-        else:
-            self._losses[self._next] = loss
-            self._next = (self._next + 1) % self._window
+        self._dropped = self._losses.popleft() if len(self._losses) >= self._window else None
+        self._losses.append(loss)
+
+    def take_back(self) -> None:
+        """Undo the last ``add``; no more than one can be undone."""
+        self._losses.pop()
+        if self._dropped is not None:
+            self._losses.appendleft(self._dropped)
+            self._dropped = None
 
     @property
     def losses(self) -> list[float]:
         """The losses that are averaged, the oldest first."""
-        return self._losses[self._next :] + self._losses[: self._next]
+        return list(self._losses)
 
     @property
     def value(self) -> float:

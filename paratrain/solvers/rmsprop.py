@@ -7,7 +7,7 @@ from typing import Any
 
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
-from paratrain.solvers.adagrad import no_momentum
+from paratrain.solvers.adagrad import no_delta, no_momentum
 from paratrain.solvers.factory import register_solver
 from paratrain.solvers.solver import Solver
 
@@ -28,6 +28,7 @@ class RMSPropSolver(Solver):
         """Yield an error for each setting that RMSProp cannot follow."""
         yield from super().find_problems(parameter)
         yield from no_momentum(parameter)
+        yield from no_delta(parameter)
         if not 0 <= parameter.rms_decay < 1:
             yield SolverError(f"rms_decay is {parameter.rms_decay:g}; it must be 0 or more, and below 1")
 

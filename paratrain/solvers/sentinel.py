@@ -1,14 +1,15 @@
 """The watch for numbers that are not finite: is a step spoilt, and where did it begin?
 
 Asked of every step is only whether the loss and the norm of the gradient are finite. Where they are not, the blobs of the
-pass are searched, and the backward pass is run again layer by layer.
+pass are searched, and the backward pass is run again layer by layer. What an update has made is looked at before it is
+written to a snapshot.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,15 @@ from paratrain.layers.base import Layer
 from paratrain.net import Net
 from paratrain.solvers.ranks import Ranks
 
-__all__ = ["NAN_MODES", "Sentinel", "describe", "find_in_backward", "find_in_forward", "is_finite"]
+__all__ = [
+    "NAN_MODES",
+    "Sentinel",
+    "describe",
+    "find_in_backward",
+    "find_in_forward",
+    "find_in_parameters",
+    "is_finite",
+]
 
 NAN_MODES = ("stop", "skip")
 _MOST_KEYS = 16
@@ -69,9 +78,16 @@ class Sentinel:
 
     def see_gradient(self, diff: Memory, backend: Backend) -> None:
         """The gradient of all ranks is complete."""
-        if diff.count:
-            values = diff.host() if backend.device is None else diff.device(backend.device)
-            self._gradient_is_bad = not is_finite(values, backend.xp)
+        self._gradient_is_bad = not _holds_finite(diff, backend)
+
+    def check_snapshot(self, history: Sequence[Memory], backend: Backend, iteration: int) -> None:
+        """Raise NotFiniteError, which names the first that is not finite, unless a snapshot of now would be good."""
+        found = find_in_parameters(self._net, history, backend)
+        if found:
+            raise NotFiniteError(
+                f"iteration {iteration}: {found} are not finite after the update. No snapshot is written, and those written "
+                "before stay as they are; go on from the last one, and a lower base_lr or clip_gradients may help"
+            )
 
     def decide(self, seen: int, iteration: int) -> bool:
         """Return whether the step must be skipped, given what all ranks together have ``seen``; every rank calls it.
@@ -94,6 +110,12 @@ class Sentinel:
             )
         if self._statistics is not None:
             self._net.parameters.statistics.mutable_host()[...] = self._statistics
+        spoilt = next(filter(None, self._ranks.share_texts(find_in_parameters(self._net))), None)
+        if spoilt is not None:
+            raise NotFiniteError(
+                f"iteration {iteration}{where}: {report}. Before this step already {spoilt} were not finite: to skip steps "
+                "cannot help; go on from the last snapshot"
+            )
         if self._ranks.rank == 0:
             logger.warning("Iteration %d is skipped%s: %s", iteration, where, report)
         return True
@@ -104,6 +126,24 @@ def is_finite(values: Any, xp: Any) -> bool:
     flat = values.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(float(xp.dot(flat, flat))) or bool(xp.isfinite(flat).all())
+
+
+def find_in_parameters(net: Net, history: Sequence[Memory] = (), backend: Backend | None = None) -> str:
+    """Name the first parameter, running statistic or value of the solver's ``history`` that is not finite; else "".
+
+    Whole arrays are looked at where ``backend`` has them (on the host without one), so that all is well costs little.
+    """
+    parameters = net.parameters
+    kept = [("the history of ", memory, False) for memory in history]
+    for what, memory, is_statistic in [("", parameters.data, False), ("", parameters.statistics, True), *kept]:
+        if _holds_finite(memory, backend):
+            continue
+        for entry in parameters.entries:
+            values = memory.host()[entry.start : entry.stop]
+            if entry.is_statistic == is_statistic and not _finite(values):
+                kind = "statistic" if is_statistic else "parameter"
+                return f"{what}{kind} {entry.label}: {_count(values)}"
+    return ""
 
 
 def find_in_forward(net: Net) -> str:
@@ -120,24 +160,32 @@ def find_in_forward(net: Net) -> str:
 
 
 def find_in_backward(net: Net) -> str:
-    """Run the backward pass of the last batch again; name the first gradient that is not finite, or ""."""
+    """Run the backward pass of the last batch again; name the first gradient that is not finite, or "".
+
+    All layers are run, whatever is found: some wait for the other ranks.
+    """
     net.clear_param_diffs()
+    found = ""
     for index in reversed(range(len(net.layers))):
         if not net.layers_needing_backward[index]:
             continue
-        layer = net.layers[index]
         with np.errstate(all="ignore"):
             net.backward_layer(index)
-        for number, blob in enumerate(layer.blobs):
-            if layer.param_propagate_down[number] and not _finite(blob.read_diff(None)):
-                return (
-                    f"gradient of parameter {layer.name}[{number}] of {_layer(layer)}, {_count(blob.read_diff(None))}"
-                )
-        bottoms = zip(net.bottom_names[layer.name], net.bottoms[index], net.propagate_down[index], strict=True)
-        for name, blob, wanted in bottoms:
-            values = blob.read_diff(None) if wanted else None
-            if values is not None and not _finite(values):
-                return f"gradient of blob '{name}', from {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
+        found = found or _find_in_diffs(net, index)
+    return found
+
+
+def _find_in_diffs(net: Net, index: int) -> str:
+    """Name the first gradient that layer ``index`` has made and that is not finite; else ""."""
+    layer = net.layers[index]
+    for number, blob in enumerate(layer.blobs):
+        if layer.param_propagate_down[number] and not _finite(blob.read_diff(None)):
+            return f"gradient of parameter {layer.name}[{number}] of {_layer(layer)}, {_count(blob.read_diff(None))}"
+    bottoms = zip(net.bottom_names[layer.name], net.bottoms[index], net.propagate_down[index], strict=True)
+    for name, blob, wanted in bottoms:
+        values = blob.read_diff(None) if wanted else None
+        if values is not None and not _finite(values):
+            return f"gradient of blob '{name}', from {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
     return ""
 
 
@@ -163,6 +211,14 @@ def _spoilt(net: Net, values: Any) -> str:
         return ""
     keys = next((keys for layer in _sources(net) if len(keys := layer.last_keys()) == len(rows)), None)
     return "" if keys is None else f" (of the records {_some([keys[row] for row in np.flatnonzero(rows)])})"
+
+
+def _holds_finite(memory: Memory, backend: Backend | None) -> bool:
+    if not memory.count:
+        return True
+    if backend is None or backend.device is None:
+        return is_finite(memory.host(), np)
+    return is_finite(memory.device(backend.device), backend.xp)
 
 
 def _finite(values: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,6 +137,11 @@ class Solver(abc.ABC):
             decoupled_decay=self.decoupled_decay,
         )
         self.policies = Policies(parameter, self.flat_update.local_rates)
+        if self.root_solver and parameter.test_interval > 0 and not self.testers:
+            logger.warning(
+                "Nothing will be tested: test_interval is %d, and no test_iter says how many batches to test",
+                parameter.test_interval,
+            )
         if self.root_solver and not any(self.net.layers_needing_backward):
             logger.warning("Nothing will be learned: no layer with parameters leads to a loss")
         self.info("Solver scaffolding done.")
@@ -238,14 +242,15 @@ class Solver(abc.ABC):
         is_displayed = self._due(parameter.display)
         self.net.debug_info = parameter.debug_info and is_displayed and self.root_solver
         self._forward_backward()
-        if self.sentinel.mode == "stop" or math.isfinite(self.loss):
-            self.smoothed.add(self.loss)
+        self.smoothed.add(self.loss)
         if self.policies.watches_loss and self.policies.observe(self.iter, mean(self.ranks, self.loss)):
             self.info("Plateau Status: Iteration %d, step = %d", self.iter, self.policies.current_step(self.iter))
         rate = self.lr
         shown = report.display(self) if is_displayed else None
         self._call(callback.on_gradient_ready for callback in self._callbacks)
         is_spoilt = self._agree()
+        if is_spoilt:  # displayed as it is, then left out by all ranks
+            self.smoothed.take_back()
         if self.root_solver and not is_spoilt:
             if shown is not None:
                 self.info("Iteration %d, lr = %g", self.iter, rate)
@@ -262,7 +267,7 @@ class Solver(abc.ABC):
         if self.root_solver:
             self.keeper.check()
             if self._due(parameter.snapshot) or self._asked & Action.SNAPSHOT:
-                resuming.begin_snapshot(self, resuming.training_state(self))
+                self._begin_snapshot(resuming.training_state(self))
                 self._snapshot_iter = self.iter
         if self._bar is not None:
             self._bar.advance(self.loss)
@@ -344,17 +349,21 @@ class Solver(abc.ABC):
             self.ranks.broadcast_parameters(self.net.parameters)
             scores = [report.test(self, index) for index in range(len(self.testers))]
         if training is not None and self.iter > 0 and self.keeper.score(self.iter, scores):
-            resuming.begin_snapshot(self, training)
+            self._begin_snapshot(training)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> None:
         """Write ``<snapshot_prefix>_iter_<iter>.caffemodel``, ``.solverstate`` and ``.trainstate``, on the root; they are
-        there when it returns. Raises SnapshotError.
+        there when it returns. Raises SnapshotError; NotFiniteError, and writes nothing, where what it would hold is spoilt.
         """
         if self.root_solver:
-            resuming.begin_snapshot(self, resuming.training_state(self))
+            self._begin_snapshot(resuming.training_state(self))
             self.keeper.wait()
+
+    def _begin_snapshot(self, training: snapshots.TrainingState) -> None:
+        self.sentinel.check_snapshot(self.flat_update.history, self.backend, self.iter)
+        resuming.begin_snapshot(self, training)
 
     def restore(self, path: str) -> None:
         """Go on from a solver state: its iteration and history, and the weights it belongs to. Every rank calls it.

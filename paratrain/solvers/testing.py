@@ -90,7 +90,8 @@ class Tester:
         for number in range(start, stop):
             if (self._next_batch + number) % self._ranks.size != self._ranks.rank:
                 continue
-            loss = self.net.forward_from_to()
+            with self.net.forward_only():
+                loss = self.net.forward_from_to()
             values = [output.value for output in net_outputs(self.net)]
             if len(values) != width - 1:
                 raise NetError(

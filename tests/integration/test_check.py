@@ -171,6 +171,85 @@ def test_every_misprint_of_solver_and_net_is_found(tmp_path: Path) -> None:
         assert any(part in problem for problem in found), part
 
 
+def test_a_layer_that_is_not_read_whole_keeps_its_other_mistakes(tmp_path: Path) -> None:
+    net = """
+    layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+    layer { name: "a" type: "Convolutionn" bottom: "data" top: "a" convolution_param { num_outputs: 3 } }
+    layer { name: "b" type: "ReLU" bottom: "data" bottom: "data" top: "b" relu_param { negativ_slope: 3 } pooling_param { } }
+    layer { name: "c" type: "ReLU" botom: "data" top: "c" }
+    layer { name: "b" type: "InnerProduct" bottom: "data" top: "d" inner_product_param { num_output: 0 } }
+    """
+    (tmp_path / "net.prototxt").write_text(net)
+    found = problems(run(tmp_path, "check", "net.prototxt").stdout)
+    assert len(found) == 8, found
+    for part in (
+        "did you mean 'num_output'",
+        "layer 'a': unknown layer type 'Convolutionn'",
+        "did you mean 'negative_slope'",
+        "layer 'b' (ReLU): takes exactly 1 bottom blobs; the prototxt gives 2",
+        "layer 'b' (ReLU): pooling_param is given",
+        "did you mean 'bottom'",
+        "two layers are named 'b'",
+        "layer 'b' (InnerProduct): ",
+    ):
+        assert len([problem for problem in found if part in problem]) == 1, part
+
+
+def test_how_images_are_transformed_is_checked_without_them(tmp_path: Path) -> None:
+    net = """
+    layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "none" batch_size: 4 }
+            transform_param { crop_size: 9 force_gray: true crop_h: 3 resize_param { height: 3 } display: true } }
+    """
+    (tmp_path / "net.prototxt").write_text(net)
+    found = problems(run(tmp_path, "check", "net.prototxt").stdout)
+    assert len(found) == 3, found
+    assert "data_param.source, 'none', does not exist" in found[0]
+    assert found[1].startswith("layer 'data' (Data): transform_param.crop_h (of SSD")
+    assert found[2].startswith("layer 'data' (Data): transform_param.resize_param (of SSD")
+
+
+def test_layers_of_forks_and_what_is_shown_where_no_shape_is_known(tmp_path: Path) -> None:
+    net = """
+    layer { name: "data" type: "AnnotatedData" top: "data" top: "label" }
+    layer { name: "prior" type: "PriorBox" bottom: "data" top: "prior" }
+    """
+    (tmp_path / "net.prototxt").write_text(net)
+    done = run(tmp_path, "check", "net.prototxt")
+    data, prior = problems(done.stdout)
+    assert data.startswith("layer 'data': unknown layer type 'AnnotatedData', which is of SSD (weiliu89/caffe")
+    assert prior.startswith("layer 'prior': unknown layer type 'PriorBox', which is of SSD (weiliu89/caffe")
+    assert "known:" not in done.stdout
+    assert "0 bytes" not in done.stdout
+
+
+def test_fields_that_are_not_used_are_noted(tmp_path: Path) -> None:
+    net = """
+    default_forward_type: FLOAT16
+    default_backward_type: FLOAT
+    layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" forward_type: FLOAT backward_math: FLOAT16 debug: true
+            convolution_param { num_output: 3 kernel_size: 1 conv_algos_override: "1,-1,-1" negative_slope: 0.1 } }
+    layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" multinode { num_nodes: 2 }
+            dropout_param { random_seed: 7 } }
+    """
+    (tmp_path / "net.prototxt").write_text(net)
+    done = run(tmp_path, "check", "net.prototxt")
+    assert done.returncode == 0, done.stdout
+    notes = [line.removeprefix("note: ") for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert [note.split(" is not used")[0] for note in notes[:3]] == [
+        "dropout_param.random_seed (of NVIDIA/caffe) in 'drop'",
+        "backward_math (of NVIDIA/caffe) in 'conv'",
+        "default_forward_type (of NVIDIA/caffe) in the net",
+    ]
+    assert re.findall(r"[\w.]+(?= \(of)", notes[3]) == [
+        "convolution_param.conv_algos_override",
+        "convolution_param.negative_slope",
+        "debug",
+        "multinode",
+    ]
+    assert len(notes) == 4
+
+
 def test_old_networks_are_upgraded_first(tmp_path: Path) -> None:
     done = run(
         tmp_path, "check", str(GOLDEN / "upgrade" / "v0_lenet_train.prototxt"), "--input-shape", "data=64,1,28,28"

@@ -144,7 +144,7 @@ def test_fine_tuning_says_what_was_taken_and_what_was_left(folder: Path) -> None
     assert lines[start + 1] == "    conv1  taken  (8, 1, 5, 5), (8,)"
     assert lines[start + 2] == "    ip1    taken  (32, 288), (32,) as 'hidden'"
     assert lines[start + 3].startswith("    ip2    left   layer 'ip2' (InnerProduct): parameter 0 has shape (20, 32) ")
-    assert lines[start + 4] == "    ip2    kept   not in the weights"
+    assert lines[start + 4] == "    ip2    kept   the weights do not fit"
     before, after = values_of(folder / "small_iter_4.caffemodel"), values_of(folder / "fine_iter_0.caffemodel")
     assert after["hidden"] == before["ip1"]
     assert after["conv1"] == before["conv1"]

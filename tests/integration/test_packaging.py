@@ -96,7 +96,7 @@ def test_metadata(wheel: Path) -> None:
     required = [value for value in fields.get_all("Requires-Dist", []) if "extra ==" not in value]
     names = {value.split(">")[0].strip() for value in required}
     assert names == {"numpy", "protobuf", "lmdb", "mpi4py", "nvidia-ml-py", "tqdm"}
-    extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "demo", "test", "dev"}
+    extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "draw", "demo", "test", "dev"}
     assert set(fields.get_all("Provides-Extra", [])) == extras
 
 

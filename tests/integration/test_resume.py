@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,9 +14,9 @@ import pytest
 
 from paratrain.errors import SnapshotError
 from paratrain.proto import NetParameter, read_binary
-from paratrain.snapshot import SnapshotCopy, SnapshotKeeper
+from paratrain.snapshot import Metric, SnapshotCopy, SnapshotKeeper
 from paratrain.solvers import Solver
-from tests.integration.cli import SMALL_NET, error, messages, write_solver
+from tests.integration.cli import ENVIRONMENT, SMALL_NET, error, messages, write_solver
 from tests.integration.cli import paratrain_here as run
 
 TEST = "test_iter: 2\ntest_interval: 2\n"
@@ -211,6 +213,73 @@ def test_a_failure_is_logged_where_another_error_ends_the_run(
     with caplog.at_level(logging.ERROR):
         solver.close()
     assert "small_iter_1.caffemodel: cannot be written" in caplog.text
+    with pytest.raises(SnapshotError, match=r"small_iter_1.caffemodel: cannot be written"):
+        solver.keeper.wait()  # else it is raised by nothing, and this process ends with exit code 1
+
+
+def test_a_failure_after_the_last_step_of_a_script(folder: Path) -> None:
+    solver = write_solver(folder, 'snapshot: 3\nsnapshot_prefix: "gone/small"\n')
+    (folder / "gone").mkdir()
+    script = f"""
+import shutil
+import paratrain as caffe
+solver = caffe.get_solver("{solver}")
+solver.step(2)
+shutil.rmtree("gone")
+open("gone", "w").close()
+solver.step(1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "gone/small_iter_3.caffemodel: cannot be written" in done.stderr
+
+
+def test_a_best_score_does_not_wait_for_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_write, write_model = threading.Event(), SnapshotCopy.write_model
+
+    def slow(copy: SnapshotCopy, names: object) -> None:
+        assert copy.iteration == 1 or may_write.wait(60)
+        write_model(copy, names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SnapshotCopy, "write_model", slow)
+    solver = solver_of(folder, "snapshot: 2\n", monkeypatch)
+    keeper = solver.keeper
+    keeper.metric = Metric.parse("accuracy")
+    solver.step(1)
+    assert keeper.score(1, [{"accuracy": 0.1}])
+    solver.snapshot()
+    keeper.wait()
+    assert kept(folder) == {1: 3}
+    solver.step(1)
+    assert not keeper.score(2, [{"accuracy": 0.2}])  # its snapshot is being written
+    solver.step(1)
+    assert kept(folder) == {1: 3}
+    may_write.set()
+    keeper.wait()
+    assert kept(folder) == {2: 3}
+    solver.close()
+
+
+@pytest.mark.parametrize("options", [(), ("--keep-best", "accuracy")])
+def test_a_folder_that_is_missing_is_found_before_training(folder: Path, options: tuple[str, ...]) -> None:
+    solver = write_solver(folder, TEST + 'snapshot_prefix: "none/small"\nsnapshot_after_train: false\n')
+    done = run(folder, "train", solver, *options)
+    if options:
+        assert "none: the folder for snapshots does not exist" in error(done)
+        assert not any(line.startswith("Iteration") for line in messages(done))
+    else:
+        assert done.returncode == 0
+        (warning,) = (line for line in messages(done) if "none: the folder for snapshots does not exist" in line)
+        assert warning.startswith("A signal that asks for a snapshot, as SIGTERM does, would end the run: ")
+
+
+def test_a_trainstate_given_as_weights(folder: Path) -> None:
+    solver = write_solver(folder)
+    run(folder, "train", solver)
+    message = error(run(folder, "train", solver, "-weights", "small_iter_4.trainstate"))
+    assert "give small_iter_4.caffemodel, which belongs to it" in message
 
 
 def test_who_keeps_all_removes_nothing() -> None:

@@ -111,8 +111,10 @@ def test_dtype_is_the_blobs(dtype: Any) -> None:
 
 
 def test_unknown_type_lists_the_known() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown filler 'xaviar'.*did you mean 'xavier'.*gaussian"):
+    with pytest.raises(UnknownNameError, match=r"unknown filler 'xaviar'; did you mean 'xavier'\?"):
         filled("type: 'xaviar'")
+    with pytest.raises(UnknownNameError, match=r"unknown filler 'qqq'.*gaussian.*xavier"):
+        filled("type: 'qqq'")
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class ImagesLast(_ColumnConvolution):
 
     def __init__(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike, scratch: Scratch) -> None:
         super().__init__(geometry, dtype, scratch)
-        self._images = min(max(_COLUMN_BYTES // self._column_bytes, _LEAST_IMAGES_LAST), geometry.batch)
+        self._images = max(min(max(_COLUMN_BYTES // self._column_bytes, _LEAST_IMAGES_LAST), geometry.batch), 1)
         axes = len(geometry.spatial)
         self._turn = (*range(1, axes + 2), 0)  # (N, C, spatial ...) seen as (C, spatial ..., N)
 
@@ -224,6 +224,8 @@ class ImagesLast(_ColumnConvolution):
                 np.add(turned, bias.reshape(-1, *(1,) * (turned.ndim - 1)), out=top[images].transpose(self._turn))
 
     def backward_weights(self, bottom: Array, top_diff: Array, weights_diff: Array) -> None:
+        if not self.geometry.batch:
+            return
         # The product with the columns in front is the faster one; its result is the transposed gradient.
         shape = (self.geometry.groups, self._depth, self._group_outputs)
         for images in self._image_groups():

@@ -31,5 +31,5 @@ class GlobalAveragePooling(AveragePooling):
         assert mask is None, "average pooling has no mask"
         np.matmul(bottom.reshape(-1, len(self._shares)), self._shares, out=top.reshape(-1))
 
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None:
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None:
         np.multiply(top_diff.reshape(-1, 1), self._shares, out=bottom_diff.reshape(-1, len(self._shares)))

@@ -33,7 +33,8 @@ class NumpyLocalResponseNormalization:
         self._scratch = scratch
         batch, channels, *spatial = geometry.shape
         self._shape = (batch, channels, math.prod(spatial))
-        self._images = min(max(_GROUP_BYTES // max(channels * self._shape[2] * self._dtype.itemsize, 1), 1), batch)
+        image_bytes = channels * self._shape[2] * self._dtype.itemsize
+        self._images = max(min(_GROUP_BYTES // max(image_bytes, 1), batch), 1)
         self._scale: Array | None = None
 
     def forward(self, bottom: Array, top: Array) -> None:

@@ -22,6 +22,7 @@ __all__ = ["AveragePooling", "MaxPooling", "WindowPooling"]
 
 Array = npt.NDArray[Any]
 Index = tuple[Any, ...]
+Request = tuple[tuple[int, ...], npt.DTypeLike]  # an array to be taken from the scratch
 
 _GROUP_BYTES = 1 << 20  # of bottom values per group of images
 
@@ -47,7 +48,7 @@ class WindowPooling(abc.ABC):
             for n, s, k in zip(g.output, g.stride, g.kernel, strict=True)
         )
         image_bytes = g.channels * max(self._reach[0] * self._reach[1], 1) * self._dtype.itemsize
-        self._images = min(max(_GROUP_BYTES // image_bytes, 1), g.batch)
+        self._images = max(min(_GROUP_BYTES // image_bytes, g.batch), 1)
 
     def _image_groups(self) -> Iterator[slice]:
         for start in range(0, self.geometry.batch, self._images):
@@ -92,7 +93,7 @@ class WindowPooling(abc.ABC):
     def forward(self, bottom: Array, top: Array, mask: Array | None) -> None: ...
 
     @abc.abstractmethod
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None: ...
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None: ...
 
 
 class MaxPooling(WindowPooling):
@@ -110,17 +111,25 @@ class MaxPooling(WindowPooling):
         if mask is not None:
             self._write_mask(bottom, top, mask)
 
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None:
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None:
         # Windows that do not overlap meet every pixel at most once.
         overlap = any(k > s for k, s in zip(self.geometry.kernel, self.geometry.stride, strict=True))
+        # Where they also leave no gaps, the gradient of a block of pixels takes the place of the pixels, for the cache.
+        tiled = self.geometry.kernel == self.geometry.stride
         for images in self._image_groups():
             diff = top_diff[images]
-            count = diff.shape[0]
-            phase_diffs, share, padded_diff = self._scratch.take(*self._backward_requests(count))
+            shape = self._phases_shape(diff.shape[0])
+            requests: list[Request] = [
+                (each, self._dtype)
+                for each in (shape, (0,) if tiled else shape, diff.shape, self._padded_shape(diff.shape[0]))
+            ]
+            phases, phase_diffs, share, padded_diff = self._scratch.take(*requests)
             target = padded_diff if self._is_padded else bottom_diff[images]
-            if overlap or self.geometry.kernel != self.geometry.stride:
+            if tiled:
+                phase_diffs = phases
+            else:
                 phase_diffs.fill(0)
-            for pixels, chosen in self._winners(bottom[images], top[images], self._backward_requests(count)):
+            for pixels, chosen in self._winners(bottom[images], None, phases, requests):
                 np.copyto(share, chosen)
                 if overlap:
                     np.multiply(diff, share, out=share)
@@ -133,11 +142,6 @@ class MaxPooling(WindowPooling):
                 np.copyto(place, phase_diffs[phase][..., : place.shape[-2], : place.shape[-1]])
             if self._is_padded:
                 self._unpad(padded_diff, bottom_diff[images])
-
-    def _backward_requests(self, count: int) -> list[tuple[tuple[int, ...], npt.DTypeLike]]:
-        g = self.geometry
-        shapes = (self._phases_shape(count), (count, g.channels, *g.output), self._padded_shape(count))
-        return [(shape, self._dtype) for shape in shapes]
 
     def _phases_shape(self, count: int) -> tuple[int, ...]:
         """The shape of the pixels sorted by their place within a stride, (stride, stride, N, C, rows, columns).
@@ -159,31 +163,54 @@ class MaxPooling(WindowPooling):
             )
 
     def _winners(
-        self, bottom: Array, top: Array, reserved: list[tuple[tuple[int, ...], npt.DTypeLike]]
+        self, bottom: Array, top: Array | None, phases: Array, reserved: list[Request]
     ) -> Iterator[tuple[Index, Array]]:
         """Yield, for every offset in row order, its pixels in the phases and in which windows they are the first maximum.
 
-        ``reserved`` is what the caller holds at the front of the scratch.
+        ``top`` are the maxima; None has them taken anew: in the backward pass a layer that works in place may have written
+        over them. ``phases`` is where the pixels are sorted into; those of an offset may be changed once it was yielded if
+        no other offset has them. ``reserved`` is what the caller holds at the front of the scratch, phases included.
         """
         g = self.geometry
-        count = top.shape[0]
-        *_, phases, padded, chosen, free = self._scratch.take(
+        shape = (bottom.shape[0], g.channels, *g.output)
+        *_, padded, chosen, free, partial, maxima = self._scratch.take(
             *reserved,
-            (self._phases_shape(count), self._dtype),
-            (self._padded_shape(count), self._dtype),
-            (top.shape, bool),
-            (top.shape, bool),
+            (self._padded_shape(bottom.shape[0]), self._dtype),
+            (shape, bool),
+            (shape, bool),
+            ((*phases.shape[1:-2], g.output[0], phases.shape[-1]) if top is None else (0,), self._dtype),
+            (shape if top is None else (0,), self._dtype),
         )
         for phase, pixels in self._phases(self._pad(bottom, padded)):
             np.copyto(phases[phase][..., : pixels.shape[-2], : pixels.shape[-1]], pixels)
-        free.fill(True)
+        if top is None:
+            self._take_maxima(phases, partial, maxima)
+            top = maxima
         for i, j in itertools.product(*(range(k) for k in g.kernel)):
             (down, row), (right, column) = divmod(i, g.stride[0]), divmod(j, g.stride[1])
             place = (row, column, ..., slice(down, down + g.output[0]), slice(right, right + g.output[1]))
             np.equal(phases[place], top, out=chosen)
-            np.logical_and(chosen, free, out=chosen)
-            np.logical_xor(free, chosen, out=free)
+            if i == j == 0:
+                np.logical_not(chosen, out=free)
+            else:
+                np.logical_and(chosen, free, out=chosen)
+                np.logical_xor(free, chosen, out=free)
             yield place, chosen
+
+    def _take_maxima(self, phases: Array, partial: Array, maxima: Array) -> None:
+        """Write the maximum of every window, from the pixels sorted into phases: over rows first, then over columns."""
+        g = self.geometry
+        for axis, source, out in ((0, phases, partial), (1, partial, maxima)):
+            length, stride = g.output[axis], g.stride[axis]
+            after: Index = (slice(None),) * (1 - axis)
+            offsets = (divmod(offset, stride) for offset in range(g.kernel[axis]))
+            places: list[Index] = [(phase, ..., slice(start, start + length), *after) for start, phase in offsets]
+            first, *others = (source[place] for place in places)
+            if not others:
+                np.copyto(out, first)
+            for values in others:
+                np.maximum(first, values, out=out)
+                first = out
 
     def _write_mask(self, bottom: Array, top: Array, mask: Array) -> None:
         """Write the index y * width + x of each maximum; -1 where a window holds no number."""
@@ -192,7 +219,9 @@ class MaxPooling(WindowPooling):
         starts = [np.arange(n) * s - pad for n, s, pad in zip(g.output, g.stride, g.pad, strict=True)]
         offsets = [(i, j) for i in range(g.kernel[0]) for j in range(g.kernel[1])]
         for images in self._image_groups():
-            for (i, j), (_, chosen) in zip(offsets, self._winners(bottom[images], top[images], []), strict=True):
+            requests: list[Request] = [(self._phases_shape(images.stop - images.start), self._dtype)]
+            winners = self._winners(bottom[images], top[images], self._scratch.take(*requests)[0], requests)
+            for (i, j), (_, chosen) in zip(offsets, winners, strict=True):
                 index = (starts[0][:, None] + i) * g.spatial[1] + (starts[1] + j)
                 np.copyto(mask[images], index.astype(self._dtype), where=chosen)
 
@@ -221,7 +250,7 @@ class AveragePooling(WindowPooling):
             self._reduce(np.add, self._pad(bottom[images], padded), partial, top[images])
             np.multiply(top[images], self._scale, out=top[images])
 
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None:
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None:
         width = self._reach[1]
         for images in self._image_groups():
             diff = top_diff[images]

@@ -77,7 +77,7 @@ class StochasticPooling(WindowPooling):
             places += channels.reshape(*out.shape[:2], 1, 1)
             np.take(source.reshape(-1), places, out=out, mode="clip")
 
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None:
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None:
         for images in self._image_groups():
             diff, chosen = top_diff[images], self._chosen[images]
             padded, share, taken = self._scratch.take(

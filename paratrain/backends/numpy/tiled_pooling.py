@@ -22,7 +22,7 @@ class TiledMaxPooling(MaxPooling):
         """Whether windows neither overlap nor leave gaps, and are large."""
         return geometry.kernel == geometry.stride and math.prod(geometry.kernel) >= _LARGE_WINDOW
 
-    def backward(self, bottom: Array, top: Array, top_diff: Array, bottom_diff: Array) -> None:
+    def backward(self, bottom: Array, top_diff: Array, bottom_diff: Array) -> None:
         (height, width), (rows, columns) = self.geometry.kernel, self.geometry.output
         for images in self._image_groups():
             diff = top_diff[images]

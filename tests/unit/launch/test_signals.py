@@ -51,6 +51,19 @@ def test_a_second_sigint_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
             send(signal.SIGINT)
 
 
+def test_a_signal_that_comes_while_another_is_taken_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SignalWatch() as watch:
+
+        def info(*_values: object) -> None:
+            monkeypatch.undo()
+            send(signal.SIGTERM)
+
+        send(signal.SIGHUP)
+        monkeypatch.setattr("paratrain.launch.signals.logger.info", info)
+        assert watch() == Action.SNAPSHOT
+        assert watch() == Action.SNAPSHOT | Action.STOP
+
+
 def test_sigint_for_snapshots_never_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paratrain.launch.signals._SAME_SIGNAL_S", 0.0)
     with SignalWatch(sigint=Action.SNAPSHOT) as watch:

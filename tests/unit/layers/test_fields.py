@@ -10,6 +10,7 @@ import pytest
 from paratrain.layers import LAYERS
 from paratrain.layers.fields import misplaced_fields, reads
 from paratrain.proto import LayerParameter, NetParameter, read_prototxt, upgrade_net
+from paratrain.proto.fork_layers import FORK_LAYERS
 from tests.paths import GOLDEN
 
 
@@ -27,6 +28,10 @@ def test_every_message_that_a_layer_looks_into_counts_as_its_own(kind: str) -> N
 def test_no_field_of_a_network_that_caffe_ran_is_misplaced(path: object) -> None:
     for layer in upgrade_net(read_prototxt(str(path), NetParameter)).layer:
         assert list(misplaced_fields(layer)) == []
+
+
+def test_a_type_that_paratrain_has_is_not_listed_as_missing() -> None:
+    assert [kind for kind in LAYERS.names() if kind in FORK_LAYERS] == []
 
 
 def test_types_from_outside_read_what_they_like() -> None:

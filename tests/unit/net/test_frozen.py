@@ -22,7 +22,14 @@ LAYERS = [
 def test_frozen_values_lie_behind_the_others_and_have_no_gradient() -> None:
     net = build(*LAYERS)
     places = {entry.label: (entry.start, entry.stop) for entry in net.parameters.entries}
-    assert places == {"a[0]": (0, 12), "a[1]": (12, 16), "c[0]": (16, 26), "c[1]": (26, 28), "b[0]": (28, 48), "b[1]": (48, 53)}
+    assert places == {
+        "a[0]": (0, 12),
+        "a[1]": (12, 16),
+        "c[0]": (16, 26),
+        "c[1]": (26, 28),
+        "b[0]": (28, 48),
+        "b[1]": (48, 53),
+    }
     assert net.parameters.data.count == 53
     assert net.parameters.diff.count == 28
     net.forward(data=[[1, 2, 3]] * 2, label=[0, 1])

@@ -81,6 +81,13 @@ def test_a_loss_in_place_is_refused() -> None:
         build(DATA, LABEL, 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "data" }')
 
 
+def test_a_loss_weight_on_a_top_in_place_is_refused() -> None:
+    relu = 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" loss_weight: %d }'
+    with pytest.raises(LayerError, match=r"layer 'r'.*top\[0\] 'a' has loss_weight 2 and is also a bottom"):
+        build(DATA, inner_product("a", "data", "a"), relu % 2)
+    assert build(DATA, inner_product("a", "data", "a"), relu % 0).outputs == ["a"]
+
+
 def test_outputs_are_what_nobody_reads() -> None:
     net = build(DATA, LABEL, inner_product("b", "data", "b"), inner_product("a", "data", "a"))
     assert net.outputs == ["a", "b", "label"]

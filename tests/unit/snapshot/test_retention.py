@@ -101,6 +101,17 @@ def test_old_snapshots_go_and_the_best_stays(tmp_path: Path) -> None:
     assert (tmp_path / "other_iter_2.caffemodel").exists()
 
 
+def test_a_snapshot_that_was_cut_short_takes_no_place_of_a_good_one(tmp_path: Path) -> None:
+    for iteration in (2, 4, 8):
+        write_snapshot(tmp_path, iteration)
+    for iteration in (1, 5, 6, 7):
+        (tmp_path / f"net_iter_{iteration}.caffemodel").touch()
+    remove_old(f"{tmp_path}/net", newest=8, keep=4, best=None)
+    assert list(list_snapshots(f"{tmp_path}/net")) == [8, 7, 6, 5, 4, 2, 1]
+    remove_old(f"{tmp_path}/net", newest=8, keep=2, best=None)
+    assert list(list_snapshots(f"{tmp_path}/net")) == [8, 7, 6, 5, 4]
+
+
 def test_what_a_killed_run_leaves_behind(tmp_path: Path) -> None:
     gone = tmp_path / ".net_iter_5.caffemodel.4194305.01234567.tmp"  # no process has a number as large
     for name in (gone.name, f".net_iter_5.solverstate.{os.getpid()}.01234567.tmp", ".net_iter_x.4194305.01234567.tmp"):

@@ -54,11 +54,11 @@ def test_a_rate_too_large_for_a_float_is_infinite() -> None:
     assert learning_rate(settings("exp", gamma=10.0), 100000) == math.inf
 
 
-def test_an_unknown_policy_lists_the_known_ones() -> None:
-    with pytest.raises(
-        UnknownNameError, match=r"'setp'.*did you mean 'step'.*known: exp, fixed, inv, multifixed, multistep, pl"
-    ):
+def test_an_unknown_policy_names_the_nearest_or_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="'setp'; did you mean 'step'"):
         check_policy(settings("setp"))
+    with pytest.raises(UnknownNameError, match=r"'zzz' \(known: exp, fixed, inv, multifixed, multistep, pl"):
+        check_policy(settings("zzz"))
 
 
 def test_a_missing_policy_is_named() -> None:

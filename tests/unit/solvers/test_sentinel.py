@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from paratrain.comm.communicator import Communicator
@@ -15,10 +17,11 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import NotFiniteError
 from paratrain.proto import SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
+from paratrain.solvers.display import SmoothedLoss
 from paratrain.solvers.sentinel import is_finite
 from tests.unit.solvers.least_squares import NET, weights, write_records
 
-SETTINGS = 'base_lr: 0.01 lr_policy: "fixed" max_iter: 6 random_seed: 3 snapshot_after_train: false '
+SETTINGS = "base_lr: 0.01 max_iter: 6 random_seed: 3 snapshot_after_train: false "
 NAN = float("nan")
 
 
@@ -30,9 +33,10 @@ def records(folder: Path, bad: dict[int, Sequence[float]], labels: dict[int, int
     return write_records(folder, inputs, [(labels or {}).get(i, i % 3) for i in range(24)])
 
 
-def on_ranks(size: int, source: Path, extra: str, run: Callable[[Solver], object], net: str = NET) -> list[object]:
+def on_ranks(size: int, source: Path, extra: str, run: Callable[[Solver], object], net: str = NET) -> list[Any]:
+    policy = "" if "lr_policy" in extra else 'lr_policy: "fixed"'
     text = net.format(source=source, batch_size=2, start=0.0, bias="true", params="")
-    parameter = parse_prototxt(f"{SETTINGS} {extra} net_param {{ {text} }}", SolverParameter)
+    parameter = parse_prototxt(f"{SETTINGS} {policy} {extra} net_param {{ {text} }}", SolverParameter)
 
     def main(communicator: Communicator) -> object:
         solver = create_parallel_solver(parameter, communicator)
@@ -54,7 +58,7 @@ def stopped(solver: Solver) -> tuple[str, int, list[float]]:
 def test_a_bad_record_of_one_rank_stops_all_and_is_named(tmp_path: Path, size: int) -> None:
     source = records(tmp_path, {7: [0.0, NAN, 0.0]})
     ends = on_ranks(size, source, "", stopped)
-    messages = [end[0] for end in ends]  # type: ignore[index]
+    messages = [end[0] for end in ends]
     assert len(set(messages)) == 1
     iteration, rank = {1: (3, 0), 2: (1, 1), 3: (1, 1)}[size]
     where = f"iteration {iteration}" + (f" on rank {rank} of {size}" if size > 1 else "")
@@ -62,14 +66,14 @@ def test_a_bad_record_of_one_rank_stops_all_and_is_named(tmp_path: Path, size: i
     assert "layer 'records' (Data), 1 of 6 values (of the records 00000007)" in messages[0]
     assert "layer 'records' read the records 0" in messages[0]
     for end in ends:
-        assert end[1] == iteration  # type: ignore[index]
-    assert all(math.isfinite(value) for value in ends[0][2])  # type: ignore[index]
+        assert end[1] == iteration
+    assert all(math.isfinite(value) for value in ends[0][2])
 
 
 def test_the_records_of_the_right_pass_are_named(tmp_path: Path) -> None:
     """Of several passes in an iteration, whose later ones are run before anything is decided."""
     source = records(tmp_path, {3: [NAN, 0.0, 0.0]})
-    [(message, _, _)] = on_ranks(1, source, "iter_size: 4", stopped)  # type: ignore[misc]
+    [(message, _, _)] = on_ranks(1, source, "iter_size: 4", stopped)
     assert "layer 'records' read the records 00000002, 00000003." in message
 
 
@@ -77,7 +81,7 @@ def test_a_gradient_that_overflows_is_traced_to_its_layer(tmp_path: Path) -> Non
     source = records(tmp_path, {1: [1e38, 0.0, 0.0]}, {1: 100})
     for size, rank in ((1, 0), (2, 1)):
         with np.errstate(over="ignore"):
-            message, _, _ = on_ranks(size, source, "", stopped)[0]  # type: ignore[misc]
+            message, _, _ = on_ranks(size, source, "", stopped)[0]
         assert "the gradient is not finite; the first that is not finite is gradient of parameter line[0]" in message
         assert "layer 'line' (InnerProduct), 1 of 3 values" in message
         assert (f"on rank {rank} of 2" in message) == (size == 2)
@@ -89,7 +93,7 @@ def test_parameters_that_are_not_finite_are_named(tmp_path: Path) -> None:
         solver.net.params["line"][0].data[0, 1] = NAN
         return stopped(solver)
 
-    [(message, _, _)] = on_ranks(1, records(tmp_path, {}), "", run)  # type: ignore[misc]
+    [(message, _, _)] = on_ranks(1, records(tmp_path, {}), "", run)
     assert "parameter line[0] of layer 'line' (InnerProduct), 1 of 3 values" in message
 
 
@@ -113,7 +117,8 @@ def test_skipping_leaves_out_that_step_alone(tmp_path: Path, size: int, log_line
     [warning] = [line for line in log_lines if "is skipped" in line]
     assert warning.startswith(f"Iteration {bad} is skipped" + (" on rank 1 of 2: " if size == 2 else ": "))
     assert "00000007" in warning
-    assert not any("loss = nan" in line for line in log_lines if line.startswith("Iteration"))
+    shown = [line.rsplit(" ", 1)[1] for line in log_lines if " iters), loss = " in line]
+    assert [iteration for iteration, loss in enumerate(shown) if loss == "nan"] == [bad]
 
 
 def test_running_statistics_of_a_skipped_step_are_taken_back(tmp_path: Path) -> None:
@@ -131,6 +136,157 @@ def test_running_statistics_of_a_skipped_step_are_taken_back(tmp_path: Path) -> 
         assert isinstance(statistics, list)
         assert all(math.isfinite(value) for value in statistics)
         assert statistics[0] != 0
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_all_ranks_leave_the_loss_of_a_skipped_step_out_of_the_average(tmp_path: Path, size: int) -> None:
+    source = records(tmp_path, {7: [0.0, NAN, 0.0]})
+
+    def run(solver: Solver) -> tuple[list[float], list[float]]:
+        solver.sentinel.mode = "skip"
+        losses: list[float] = []
+        solver.add_callback(lambda: None, lambda: losses.append(solver.loss))
+        solver.step(6)
+        return losses, solver.smoothed.losses
+
+    skipped = {1: 3, 2: 1}[size]
+    for losses, smoothed in on_ranks(size, source, "average_loss: 10", run):
+        assert len(losses) == 6
+        assert smoothed == losses[:skipped] + losses[skipped + 1 :]
+
+
+def test_taking_back_a_loss_restores_the_window() -> None:
+    smoothed = SmoothedLoss(2)
+    smoothed.add(1.0)
+    smoothed.add(NAN)
+    smoothed.take_back()
+    assert smoothed.losses == [1.0]
+    for loss in (2.0, 4.0, NAN):
+        smoothed.add(loss)
+    smoothed.take_back()
+    assert (smoothed.losses, smoothed.value) == ([2.0, 4.0], 3.0)
+
+
+# The first column of a record meets weights of 0, so that a value that is too large spoils their gradient alone; the
+# others go through SyncBN, whose backward pass comes later and waits for all ranks.
+WITH_SYNC_BN = """
+name: "line"
+layer {{ name: "records" type: "Data" top: "x" top: "y"
+  data_param {{ source: "{source}" batch_size: {batch_size} backend: LMDB }} }}
+layer {{ name: "slice" type: "Slice" bottom: "x" top: "first" top: "others" slice_param {{ axis: 1 slice_point: 1 }} }}
+layer {{ name: "mix" type: "InnerProduct" bottom: "others" top: "mix"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "bn" type: "SyncBN" bottom: "mix" top: "bn" }}
+layer {{ name: "line" type: "InnerProduct" bottom: "bn" top: "line"
+  inner_product_param {{ num_output: 1 weight_filler {{ type: "constant" value: 0.5 }} }} }}
+layer {{ name: "wild" type: "InnerProduct" bottom: "first" top: "wild" inner_product_param {{ num_output: 1 }} }}
+layer {{ name: "sum" type: "Eltwise" bottom: "line" bottom: "wild" top: "prediction" }}
+layer {{ name: "flat" type: "Reshape" bottom: "prediction" top: "flat" reshape_param {{ shape {{ dim: -1 }} }} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "flat" bottom: "y" top: "loss" }}
+"""
+
+
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_ranks_with_sync_bn_search_in_step(tmp_path: Path, mode: str) -> None:
+    source = records(tmp_path, {1: [1e38, 0.0, 0.0]}, {1: 100})
+
+    def run(solver: Solver) -> tuple[str, int, list[float]]:
+        solver.sentinel.mode = mode
+        # Here, since NumPy's way with overflow is each thread's own.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if mode == "stop":
+                return stopped(solver)
+            solver.step(5)
+        return "", solver.iter, weights(solver)
+
+    ends = on_ranks(2, source, "", run, WITH_SYNC_BN)
+    assert ends[0] == ends[1]
+    message, iteration, values = ends[0]
+    assert all(math.isfinite(value) for value in values)
+    assert iteration == (0 if mode == "stop" else 5)
+    if mode == "stop":
+        assert message.startswith(
+            "iteration 0 on rank 1 of 2: the gradient is not finite; the first that is not finite"
+        )
+        assert "gradient of parameter wild[0] of layer 'wild' (InnerProduct), 1 of 1 values" in message
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("what", ["parameter line[0]: 1 of 3 values", "statistic bn[0]: 1 of 3 values"])
+def test_skipping_ends_where_the_parameters_are_spoilt(tmp_path: Path, size: int, what: str) -> None:
+    source = records(tmp_path, {8: [NAN, 0.0, 0.0]})
+    net = NET.replace(
+        'layer {{ name: "line"', 'layer {{ name: "bn" type: "BatchNorm" bottom: "x" top: "x" }} layer {{ name: "line"'
+    )
+
+    def run(solver: Solver) -> tuple[str, int, list[float]]:
+        solver.sentinel.mode = "skip"
+        solver.step(1)
+        layer = what[: what.index("[")].split()[1]
+        solver.net.params[layer][0].data.reshape(-1)[1] = NAN
+        return stopped(solver)
+
+    messages = {end[0] for end in on_ranks(size, source, "", run, net)}
+    [message] = messages
+    assert f"Before this step already {what} were not finite: to skip steps cannot help" in message
+    assert "go on from the last snapshot" in message
+
+
+def snapshots_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("line_iter_*")}
+
+
+def test_no_snapshot_is_made_of_what_an_update_has_spoilt(tmp_path: Path) -> None:
+    """Nor is the last good one removed, which a further one would replace."""
+    source = records(tmp_path, {}, dict.fromkeys(range(24), 1000))
+    # The rate of iteration 2 overflows the step, whose loss and gradient are fine.
+    policy = f'lr_policy: "step" stepsize: 2 gamma: 3e38 snapshot: 1 snapshot_prefix: "{tmp_path}/line"'
+
+    def run(solver: Solver) -> tuple[str, int, dict[str, bytes]]:
+        solver.keeper.keep = 1
+        solver.step(2)
+        solver.keeper.wait()
+        before = snapshots_in(tmp_path)
+        with np.errstate(over="ignore", invalid="ignore"):
+            message, iteration, _ = stopped(solver)
+            with pytest.raises(NotFiniteError, match="No snapshot is written"):
+                solver.snapshot()
+        solver.keeper.wait()
+        return message, iteration, before
+
+    [(message, iteration, before)] = on_ranks(1, source, policy, run)
+    assert iteration == 3
+    assert message.startswith(
+        "iteration 3: parameter line[0]: 3 of 3 values are not finite after the update. No snapshot"
+    )
+    assert {name.split(".")[0] for name in before} == {"line_iter_2"}
+    assert snapshots_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda solver: solver.net.parameters.statistics.mutable_host(), "statistic bn[0]: 1 of 3 values"),
+        (lambda solver: solver.flat_update.host_history()[0], "the history of parameter line[0]: 1 of 3 values"),
+    ],
+)
+def test_statistics_and_history_are_looked_at_before_a_snapshot(
+    tmp_path: Path, spoil: Callable[[Solver], npt.NDArray[np.float32]], named: str
+) -> None:
+    net = NET.replace(
+        'layer {{ name: "line"', 'layer {{ name: "bn" type: "BatchNorm" bottom: "x" top: "x" }} layer {{ name: "line"'
+    )
+
+    def run(solver: Solver) -> str:
+        solver.step(1)
+        spoil(solver)[0] = np.inf
+        with pytest.raises(NotFiniteError) as raised:
+            solver.snapshot()
+        return str(raised.value)
+
+    [message] = on_ranks(1, records(tmp_path, {}), f'momentum: 0.9 snapshot_prefix: "{tmp_path}/line"', run, net)
+    assert named in str(message)
+    assert not snapshots_in(tmp_path)
 
 
 def test_a_sum_that_overflows_is_not_enough() -> None:

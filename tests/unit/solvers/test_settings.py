@@ -52,6 +52,14 @@ def test_one_field_names_the_net_to_train(text: str, message: str) -> None:
         ("test_offset: 100", "test_offset is a field of intel/caffe"),
         ("max_epoch: 100", "max_epoch is a field of NVIDIA/caffe"),
         ("delta: -1", "delta is -1"),
+        ("delta: nan", "delta is nan"),
+        ("base_lr: -0.1", "base_lr is -0.1; it must be 0 or more, and finite"),
+        ("base_lr: inf", "base_lr is inf"),
+        ("momentum: -0.5", "momentum is -0.5"),
+        ("momentum: nan", "momentum is nan"),
+        ("weight_decay: -1", "weight_decay is -1"),
+        ("weight_decay: inf", "weight_decay is inf"),
+        ("stepsize: -10", "stepsize is -10"),
     ],
 )
 def test_values_that_have_no_meaning(text: str, message: str) -> None:
@@ -68,9 +76,26 @@ def test_fields_of_forks_that_change_nothing_are_left_out(tmp_path: Path, log_li
     assert [line.split()[2] for line in found] == ["show_per_class_result", "engine"]
 
 
-def test_an_unknown_type_lists_the_known_ones() -> None:
+@pytest.mark.parametrize("kind", ["AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_a_delta_of_0_would_divide_0_by_0(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(SolverError, match=f"delta is 0, and solver type {kind} divides"):
+        make_solver(random_records(tmp_path), SGD + f"type: '{kind}' delta: 0")
+
+
+@pytest.mark.parametrize("settings", ["", "test_interval: 5"])
+def test_a_test_interval_without_a_test_is_warned_of(tmp_path: Path, settings: str, log_lines: list[str]) -> None:
+    make_solver(random_records(tmp_path), SGD + settings).close()
+    found = [line for line in log_lines if line.startswith("Nothing will be tested")]
+    assert found == (
+        ["Nothing will be tested: test_interval is 5, and no test_iter says how many batches to test"]
+        if settings
+        else []
+    )
+
+
+def test_an_unknown_type_names_the_nearest() -> None:
     parameter = solver(SGD + NET + 'type: "SDG"')
-    with pytest.raises(UnknownNameError, match=r"unknown solver type 'SDG'.*known: .*SGD"):
+    with pytest.raises(UnknownNameError, match="unknown solver type 'SDG'; did you mean 'SGD'"):
         create_solver(parameter, backend=create_backend())
     assert "SGD" in SOLVERS
 

@@ -127,7 +127,11 @@ def test_statistics_are_left_alone() -> None:
 
 
 def test_neighbours_that_learn_alike_form_a_run() -> None:
-    assert find_runs(make_parameters().learning) == [Run(0, 70, 1.0, 1.0), Run(70, 75, 2.0, 0.0), Run(75, 118, 1.0, 1.0)]
+    assert find_runs(make_parameters().learning) == [
+        Run(0, 70, 1.0, 1.0),
+        Run(70, 75, 2.0, 0.0),
+        Run(75, 118, 1.0, 1.0),
+    ]
 
 
 def test_pieces_cover_a_range_once() -> None:
