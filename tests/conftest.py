@@ -16,7 +16,6 @@ import pytest
 
 from tests.paths import DATA, GOLDEN, REPOSITORY
 
-
 # pytest-timeout ends what hangs; a single slow example on a busy machine is no failure.
 hypothesis.settings.register_profile("default-without-deadline", deadline=None)
 hypothesis.settings.load_profile("default-without-deadline")
