@@ -8,6 +8,7 @@ from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
+from paratrain.layers.difference_loss import DifferenceLoss
 from paratrain.layers.loss import LossLayer
 from paratrain.proto import LayerParameter
 
@@ -15,27 +16,11 @@ __all__ = ["L1LossLayer", "SmoothL1LossLayer"]
 
 
 @register_layer("L1Loss")
-class L1LossLayer(LossLayer):
+class L1LossLayer(DifferenceLoss):
     """loss = sum of |a - b| / N, for two bottoms a and b of N rows of as many values.
 
     Gradient: weight sign(a - b) / N for a, with sign(0) = 0, and its negative for b. Source: NVIDIA/caffe.
     """
-
-    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
-        super().__init__(parameter, context)
-        self._difference = Buffer(self.xp)
-
-    def allow_force_backward(self, bottom_index: int) -> bool:
-        return True
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        if bottom[0].count != bottom[1].count:
-            raise self.error(
-                f"{self.bottom_name(0)} {bottom[0].shape} and {self.bottom_name(1)} {bottom[1].shape} "
-                f"must hold as many values; they hold {bottom[0].count} and {bottom[1].count}",
-                ShapeMismatchError,
-            )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = (self.read(blob).reshape(-1) for blob in bottom)

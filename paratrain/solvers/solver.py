@@ -127,8 +127,6 @@ class Solver(abc.ABC):
         """Watches for losses and gradients that are not finite; its ``mode`` says what follows."""
         self._asked = Action.NONE
         self._snapshot_iter = -1
-        for net in self.test_nets:
-            net.debug_info = parameter.debug_info
         self.flat_update = FlatUpdate(
             self.net.parameters,
             backend,
