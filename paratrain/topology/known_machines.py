@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from paratrain.errors import TopologyError
+from paratrain.topology.link_figures import LinkFigure
 from paratrain.topology.machine import Gpu, Link, LinkClass, Machine
 from paratrain.topology.resources import catalogue_folder
 
@@ -37,4 +38,12 @@ def known_machine(name: str) -> Machine:
         for index, numa_node in enumerate(content["numa_nodes"])
     )
     links = tuple(Link(a, b, rows[a][b]) for a in range(len(rows)) for b in range(a + 1, len(rows)))
-    return Machine(gpus, links, source=f"catalogue: {content['title']}", nvswitch=content["nvswitch"])
+    network = content.get("network")
+    return Machine(
+        gpus,
+        links,
+        source=f"catalogue: {content['title']}",
+        nvswitch=content["nvswitch"],
+        network=network and LinkFigure(network["gb_per_s"] * 1e9, network["latency_us"] * 1e-6),
+        network_cards=network["cards"] if network else 1,
+    )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from paratrain.errors import TopologyError
+
+if TYPE_CHECKING:
+    from paratrain.topology.link_figures import LinkFigure
 
 
 class LinkKind(Enum):
@@ -20,7 +24,12 @@ class LinkKind(Enum):
     PHB = "PHB"  # through a PCIe host bridge
     NODE = "NODE"  # through several host bridges of one NUMA node
     SYS = "SYS"  # between NUMA nodes; SOC in texts of before 2017
-    UNKNOWN = "?"  # nobody said; planned as if it were SYS
+    UNKNOWN = "?"  # nobody said; planned through the host's memory, which always works
+    SHARED = "SHM"  # two CPU ranks of one node, through its memory; no word of nvidia-smi
+    NETWORK = "NET"  # between two nodes; no word of nvidia-smi
+
+
+_NOT_IN_TEXTS = (LinkKind.NVLINK.value, LinkKind.SHARED.value, LinkKind.NETWORK.value)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class LinkClass:
             return cls(LinkKind.NVLINK, int(match[1]))
         if upper == "SOC":
             return cls(LinkKind.SYS)
-        if upper == LinkKind.NVLINK.value or upper not in LinkKind._value2member_map_:
+        if upper in _NOT_IN_TEXTS or upper not in LinkKind._value2member_map_:
             raise TopologyError(f"'{word}' is no link word; expected X, NV1, NV2 ..., PIX, PXB, PHB, NODE, SYS or SOC")
         return cls(LinkKind(upper))
 
@@ -54,6 +63,8 @@ class LinkClass:
 
 SELF = LinkClass(LinkKind.SELF)
 UNKNOWN = LinkClass(LinkKind.UNKNOWN)
+SHARED = LinkClass(LinkKind.SHARED)
+NETWORK = LinkClass(LinkKind.NETWORK)
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,11 @@ class Gpu:
 
     `nvml_index` is the driver's own number, which differs from `index` where CUDA_VISIBLE_DEVICES hides GPUs.
     `numa_node` is the lowest NUMA node near the GPU, `cpu_affinity` the cores near it ("0-15,32-47").
-    `pcie_generation` and `pcie_width` are the most that GPU and slot can do: idle GPUs report less.
+    `pcie_generation` and `pcie_width` are the most that GPU and slot can do; the same with `_now` are what the link runs
+    at, which is less on an idle GPU: `performance_state` 0 is full speed. `pci_path` names what lies between processor
+    and GPU in Linux's PCI tree, the host bridge first and the GPU itself last. GPUs with the same `board` share one.
+    `memory_numa_node` is the NUMA node that the GPU's own memory forms (Grace). `fabric` is the state of the NVSwitch
+    fabric ("completed", "in progress", ...), `fabric_clique` names the part of it that the GPU belongs to.
     """
 
     index: int
@@ -80,6 +95,28 @@ class Gpu:
     clock_mhz: int | None = None
     mig: bool | None = None
     nvml_index: int | None = None
+    pcie_generation_now: int | None = None
+    pcie_width_now: int | None = None
+    performance_state: int | None = None
+    pci_path: tuple[str, ...] = ()
+    board: str = ""
+    memory_numa_node: int | None = None
+    display_active: bool | None = None
+    fabric: str = ""
+    fabric_clique: str = ""
+
+
+@dataclass(frozen=True)
+class CpuRank:
+    """One rank that computes on CPU cores. `index` is its number on its node; None or "" means that nobody said."""
+
+    index: int
+    numa_node: int | None = None
+    cores: str = ""
+    bus_id: str = ""  # always empty: what GPUs are told apart by
+
+
+Member = Gpu | CpuRank
 
 
 @dataclass(frozen=True)
@@ -104,11 +141,13 @@ class MachineWarning:
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs and the links of all their pairs.
+    """One node: its GPUs and the links of all their pairs, or, where `gpus` is empty, the CPU ranks that it runs.
 
     `source` says where it was read ("NVML", a file). `nvswitch` is true where NVLinks end on a switch, so that a GPU's
-    whole port serves every peer. `no_gpu_reason` says in words why `gpus` is empty. TopologyError if an index appears
-    twice or a link names a GPU that is not there.
+    whole port serves every peer. `no_gpu_reason` says in words why `gpus` is empty. Pairs are (a, b) with a < b:
+    `measured` holds the figures that replace defaults, `vetoes` the pairs whose direct copies must not be used, with
+    the reason. `network` is what one of the node's `network_cards` can do (None: the catalogue's default).
+    TopologyError if an index appears twice, or a link, figure or veto names a GPU that is not there.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -119,41 +158,73 @@ class Machine:
     no_gpu_reason: str = ""
     driver_version: str = ""
     cuda_version: str = ""
+    cpu_ranks: tuple[CpuRank, ...] = ()
+    measured: Mapping[tuple[int, int], LinkFigure] = field(default_factory=dict, hash=False)
+    vetoes: Mapping[tuple[int, int], str] = field(default_factory=dict, hash=False)
+    network: LinkFigure | None = None
+    network_cards: int = 1
     _by_pair: dict[tuple[int, int], Link] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         indices = self.indices
-        if len(set(indices)) != len(indices):
+        known = set(indices)
+        if len(known) != len(indices):
             raise TopologyError(f"{self.source}: a GPU index appears twice: {list(indices)}")
-        for link in self.links:
-            if link.a >= link.b or link.a not in indices or link.b not in indices:
-                pair = f"link {link.a}-{link.b}"
-                raise TopologyError(f"{self.source}: {pair} does not join two of the GPUs {list(indices)}")
-            self._by_pair[link.a, link.b] = link
+        named = [("link", (link.a, link.b)) for link in self.links]
+        named += [("figure", pair) for pair in self.measured] + [("veto", pair) for pair in self.vetoes]
+        for what, (a, b) in named:
+            if a >= b or a not in known or b not in known:
+                raise TopologyError(
+                    f"{self.source}: {what} {a}-{b} does not join two of the GPUs {list(indices)}, the lower one first"
+                )
+        self._by_pair.update(((link.a, link.b), link) for link in self.links)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who takes part in exchanges: the GPUs, or the CPU ranks where there is no GPU."""
+        return self.gpus or self.cpu_ranks
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The indices of the GPUs, in their order."""
-        return tuple(gpu.index for gpu in self.gpus)
+        """The indices of the members, in their order."""
+        return tuple(member.index for member in self.members)
 
     def link(self, a: int, b: int) -> Link:
-        """The link between the GPUs with the indices a and b (in any order, a != b); class UNKNOWN if nobody said."""
+        """The link between the members with the indices a and b (in any order, a != b).
+
+        The class is UNKNOWN for two GPUs of which nobody said it, and SHARED for two CPU ranks.
+        """
         low, high = min(a, b), max(a, b)
-        return self._by_pair.get((low, high), Link(low, high, UNKNOWN))
+        return self._by_pair.get((low, high)) or Link(low, high, UNKNOWN if self.gpus else SHARED)
 
     def link_class(self, a: int, b: int) -> LinkClass:
         """The class of the link between a and b; X where they are the same GPU."""
         return SELF if a == b else self.link(a, b).link_class
 
     def select(self, indices: Iterable[int]) -> Machine:
-        """The machine with only these GPUs, in this order, under their indices. TopologyError for an unknown one."""
-        by_index = {gpu.index: gpu for gpu in self.gpus}
+        """The machine with only these members, in this order, under their indices. TopologyError for an unknown one."""
         chosen = list(indices)
-        unknown = [index for index in chosen if index not in by_index]
+        unknown = [index for index in chosen if index not in self.indices]
         if unknown:
             raise TopologyError(f"{self.source}: no GPU {unknown[0]}; there are {gpu_list(self.indices)}")
-        kept = tuple(link for link in self.links if link.a in chosen and link.b in chosen)
-        return replace(self, gpus=tuple(by_index[index] for index in chosen), links=kept)
+        gpus = {gpu.index: gpu for gpu in self.gpus}
+        cpu_ranks = {rank.index: rank for rank in self.cpu_ranks}
+        return replace(
+            self,
+            gpus=tuple(gpus[index] for index in chosen if index in gpus),
+            cpu_ranks=self.cpu_ranks if self.gpus else tuple(cpu_ranks[index] for index in chosen),
+            links=tuple(link for link in self.links if link.a in chosen and link.b in chosen),
+            measured={pair: figure for pair, figure in self.measured.items() if set(pair) <= set(chosen)},
+            vetoes={pair: reason for pair, reason in self.vetoes.items() if set(pair) <= set(chosen)},
+        )
+
+    def with_measured(self, figures: Mapping[tuple[int, int], LinkFigure]) -> Machine:
+        """The same machine with these figures in place of what was known of the pairs."""
+        return replace(self, measured={**self.measured, **figures})
+
+    def with_vetoes(self, reasons: Mapping[tuple[int, int], str]) -> Machine:
+        """The same machine, in which these pairs go through the host's memory; the reasons are shown with the plan."""
+        return replace(self, vetoes={**self.vetoes, **reasons})
 
     def with_warnings(self, *warnings: MachineWarning) -> Machine:
         """The same machine with further warnings."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from paratrain.topology.matrix_lines import Line, read_header
+from paratrain.topology.matrix_lines import read_header
+from paratrain.topology.matrix_text import Line
 
 _HOW_TO = "write it with: nvidia-smi topo -m > FILE"
 _NIC_LEGEND = "only a NIC Legend and no row of a GPU; the rest is lost or overwritten"
@@ -27,6 +28,22 @@ _KNOWN: list[tuple[str, str]] = [
     (r"nvidia-smi.*(?:not found|not recognized|No such file)", "nvidia-smi is not installed on that machine"),
     (r"Invalid combination of input arguments|is not a valid|Unrecognized option", f"nvidia-smi refused; {_HOW_TO}"),
     (r"NVIDIA-SMI \d+\.\d+.*Driver Version", f"this is the overview of nvidia-smi, not the matrix; {_HOW_TO}"),
+    (
+        r"Link \d+:\s*(?:[\d.]+ GB/s|<inactive>|$)",
+        f"this is of nvidia-smi nvlink, which says how fast the links are but not whither they lead; {_HOW_TO}",
+    ),
+    (
+        r"XGMI|rocm-smi|ROCm System Management",
+        "this is of AMD's rocm-smi; paratrain reads the matrices of NVIDIA's nvidia-smi only",
+    ),
+    (
+        r"P2P Connectivity Matrix|D\\D\s+\d|p2pBandwidthLatencyTest|memcpy CE .* bandwidth",
+        f"this is a table of measured rates, whose links are not named; {_HOW_TO}",
+    ),
+    (
+        r"GPUs that have an affinity with CPU|NUMA IDs of closest CPU|Nearest GPUs",
+        f"this is another answer of nvidia-smi topo, not the matrix of -m; {_HOW_TO}",
+    ),
     (r"GPU \d+: .*\(UUID: ", f"this is the list of nvidia-smi -L, not the matrix; {_HOW_TO}"),
 ]
 

@@ -1,34 +1,38 @@
-"""Recognise the lines of a ``topo -m`` matrix in text that went through terminals, chats, tables and clipboards."""
+"""Recognise the lines of a ``topo -m`` matrix: the header with the names of its columns, the rows, and broken ends."""
 
 from __future__ import annotations
 
-import codecs
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-LINK_WORD = r"(?:NV[1-9]\d*|NODE|PIX|PXB|PHB|SYS|SOC|X)"
+from paratrain.topology.matrix_text import Line
+
+_MOST_NAMES_BEFORE = 4  # names of hosts and the like that may stand before a header in its line
+_MOST_COLUMNS = 10_000
+# 36 NVLinks are the most of one GPU so far; a larger number is several things glued together.
+_NV = r"NV(?:[1-9]|[12]\d|3[0-6])(?!\d)"
+_NAMED = r"(?:NODE|PIX|PXB|PHB|SYS|SOC|X)"
+LINK_WORD = rf"(?:{_NV}|{_NAMED})"
 P2P_WORD = r"(?:OK|CNS|GNS|TNS|NS|DR|U)"
-# A word ends where no letter follows, or where the next word is glued to it. NV1 followed by a digit is never split.
-_CELL = re.compile(rf"{LINK_WORD}(?=$|[^A-Za-z0-9_]|{LINK_WORD})", re.IGNORECASE)
+# A word ends where no letter follows, or where the next word or a list of cores is glued to it. A legend explains it.
+_END = rf"(?![ \t]*=)(?=$|[^A-Za-z0-9_]|{LINK_WORD})"
+_CELL = re.compile(rf"{_NV}{_END}|{_NAMED}(?:{_END}|(?=\d+[-,]\d))", re.IGNORECASE)
 _P2P_CELL = re.compile(rf"{P2P_WORD}(?![A-Za-z0-9_])", re.IGNORECASE)
 _SELF_MARK = re.compile(r"--?(?![\w-])")
-_GAP = re.compile(r"[ \t|:,;\"'`*]*")
-_LABEL = re.compile(r"(?<![A-Za-z0-9_-])GPU(\d{1,4})(?!\d)", re.IGNORECASE)
+_BETWEEN = r"[ \t|:,;&\"'`*\[\]]*"
+_GAP = re.compile(_BETWEEN)
+_TAB_NEXT = re.compile(r" *\t")
+_NOT_BEFORE = r"(?<![A-Za-z0-9_])(?<![A-Za-z0-9_]-)"
+_LABEL = re.compile(rf"{_NOT_BEFORE}GPU(\d{{1,4}})(?!\d)", re.IGNORECASE)
+_LABEL_OF_A_ROW = re.compile(rf"{_NOT_BEFORE}GPU\d{{1,4}}(?!\d){_BETWEEN}(?:{_CELL.pattern})", re.IGNORECASE)
 _HEADER_LABEL = re.compile(r"GPU(\d{1,4})(?!\d)", re.IGNORECASE)
 _HEADER_NEXT = re.compile(
-    r"[ \t|:,;\"'`*]*(?:$|GPU|NIC\d|mlx|CPU|NUMA|(?:[a-z]+_?\d+[a-z0-9_]*|[a-z]+_[a-z0-9_]+)(?:[ \t|]|$))",
+    rf"{_BETWEEN}(?:\W*$|GPU|NIC\d|mlx|CPU|NUMA|(?:[a-z]+_?\d+[a-z0-9_]*|[a-z]+_[a-z0-9_]+)(?:[\s|,;\"'$]|$))",
     re.IGNORECASE,
 )
 _AFFINITY_COLUMN = re.compile(r"CPU Affinity|NUMA Affinity|GPU NUMA ID", re.IGNORECASE)
-_ESCAPE = re.compile(r"(?:\x1b|\\x1b|\\u001b|\\033|\\e|\^\[|␛)?\[[0-9;]*[mKHJ]|\x1b\([A-Z]|\x1b[=>]", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the text: its number (from 1) and what is left of it after cleaning."""
-
-    number: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -56,42 +60,55 @@ class Row:
     p2p: bool
 
 
-def decode(content: bytes) -> str:
-    """The text of a file in UTF-8 or, as PowerShell's redirection writes it, UTF-16; other bytes become marks."""
-    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
-        if content.startswith(mark):
-            return content.decode(encoding, errors="replace")
-    return content.decode("utf-8-sig", errors="replace")
+def split_rows(lines: list[Line]) -> Iterator[Line]:
+    """The lines, with those cut apart in which several rows stand one after another since the line ends were lost."""
+    for line in lines:
+        starts = [match.start() for match in _LABEL_OF_A_ROW.finditer(line.text)]
+        first = _LABEL.search(line.text)
+        if first is not None and starts and starts[0] > first.start() and _is_header_text(line.text[: starts[0]]):
+            starts = [first.start(), *starts]
+        if len(starts) < 2:
+            yield line
+            continue
+        for start, end in zip([0, *starts[1:]], [*starts[1:], len(line.text)], strict=True):
+            yield Line(line.number, line.text[start:end])
 
 
-def clean_lines(text: str) -> list[Line]:
-    """The lines without escape codes, carriage returns and unusual blanks."""
-    text = _ESCAPE.sub("", text)
-    text = re.sub("[\u00a0\u2000-\u200a\u202f\u3000]", " ", text)
-    text = re.sub("[\u200b-\u200f\u2060\ufeff\0]", "", text)
-    text = text.replace("\u2502", "|").replace("\u2503", "|")
-    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
-    lines = text.split("\n")
-    if len(lines) < 3 and "\\n" in text:  # a string literal: its line ends and tabs are still spelt out
-        lines = text.replace("\\r", "").replace("\\t", "\t").replace("\\n", "\n").split("\n")
-    return [Line(number, line.rstrip()) for number, line in enumerate(lines, start=1)]
+def _is_header_text(text: str) -> bool:
+    """Whether a text before a row is a header: several names of GPUs, the last of which is no host's."""
+    return len(_LABEL.findall(text)) > 1 or bool(_AFFINITY_COLUMN.search(text))
 
 
 def read_header(line: Line) -> Header | None:
-    """The header that this line is, if it is one: GPU names that nothing but further column names follows."""
-    first = re.search(r"(?<![A-Za-z0-9_-])GPU\d", line.text, re.IGNORECASE)
-    if first is None:
-        return None
-    end = first.start()
+    """The header that this line is, if it is one: GPU names that nothing but further column names follows.
+
+    A name at the front that does not fit the others, such as that of the host ``gpu5``, is passed over.
+    """
+    for first in islice(_LABEL.finditer(line.text), _MOST_NAMES_BEFORE):
+        found = _header_from(line, first.start())
+        if found is None:
+            continue
+        if found.gpus[0] != 0 and found.gpus[1:2] == (0,):
+            again = _header_from(line, first.end())
+            found = again or found
+        return found
+    return None
+
+
+def _header_from(line: Line, start: int) -> Header | None:
+    end = start
     gpus: list[int] = []
-    for match in _HEADER_LABEL.finditer(line.text, first.start()):
-        if not _GAP.fullmatch(line.text, end, match.start()):
+    for match in _HEADER_LABEL.finditer(line.text, start):
+        if gpus and not _GAP.fullmatch(line.text, end, match.start()):
             break
+        if int(match[1]) in gpus[-1:] or len(gpus) > _MOST_COLUMNS:
+            return None
+        start = start if gpus else match.start()
         gpus.append(int(match[1]))
         end = match.end()
     if not gpus or not _HEADER_NEXT.match(line.text, end) or len(set(gpus)) != len(gpus):
         return None
-    before, after = line.text[: first.start()], line.text[end:]
+    before, after = line.text[:start], line.text[end:]
     return Header(line, tuple(gpus), _affinity_columns(before), _affinity_columns(after))
 
 
@@ -102,7 +119,7 @@ def _affinity_columns(text: str) -> tuple[str, ...]:
 def read_row(line: Line) -> Row | None:
     """The row that this line is, if it is one: a GPU's name that at least one link word follows."""
     for label in _LABEL.finditer(line.text):
-        tabs = line.text[label.end() :].lstrip(" ").startswith("\t")
+        tabs = _TAB_NEXT.match(line.text, label.end()) is not None
         cells, p2p, end = _read_cells(line.text, label.end(), "\t" if tabs else "")
         if cells:
             return Row(line, int(label[1]), tuple(cells), line.text[: label.start()], line.text[end:], p2p)

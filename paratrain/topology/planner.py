@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from paratrain.errors import TopologyError
 from paratrain.topology.tree import Tree
@@ -19,21 +20,33 @@ def binomial(size: int, root: int = 0) -> Tree:
     return Tree.from_edges(size, root, _binomial_edges(members))
 
 
-def plan_ranks(node_of_rank: Sequence[int]) -> Tree:
+def plan_ranks(node_of_rank: Sequence[int], group_of_rank: Sequence[int] | None = None) -> Tree:
     """The tree over ranks, where `node_of_rank[r]` is any number for the node on which rank r runs.
 
     The ranks of one node form a binomial tree under the node's lowest rank; these lowest ranks form a binomial tree
     under rank 0, the root. A rank adds the children of its own node first, then those of other nodes.
+
+    `group_of_rank[r]` may name the group of rank r within its node, such as the ranks bound to one NUMA node: then each
+    group forms a binomial tree under its lowest rank, and these form the node's, so that a node's memory is crossed
+    once for each further group.
     """
     if not node_of_rank:
         raise TopologyError("tree of ranks: expected the node of at least one rank, found none")
-    ranks_of_node: dict[int, list[int]] = {}
-    for rank, node in enumerate(node_of_rank):
-        ranks_of_node.setdefault(node, []).append(rank)
-    groups = list(ranks_of_node.values())  # in the order of their lowest ranks: rank 0's node comes first
-    edges = [edge for ranks in groups for edge in _binomial_edges(ranks)]
-    edges += _binomial_edges([ranks[0] for ranks in groups])
-    return Tree.from_edges(len(node_of_rank), 0, edges)
+    ranks = list(range(len(node_of_rank)))
+    edges: list[tuple[int, int]] = []
+    if group_of_rank is not None:
+        ranks, edges = _join_groups(ranks, list(zip(node_of_rank, group_of_rank, strict=True)))
+    ranks, within_nodes = _join_groups(ranks, node_of_rank)
+    return Tree.from_edges(len(node_of_rank), 0, [*edges, *within_nodes, *_binomial_edges(ranks)])
+
+
+def _join_groups(ranks: Sequence[int], group_of_rank: Sequence[Hashable]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The lowest of the ascending `ranks` of each group, ascending, and the edges of the binomial trees under them."""
+    groups: dict[Hashable, list[int]] = {}
+    for rank in ranks:
+        groups.setdefault(group_of_rank[rank], []).append(rank)
+    edges = [edge for members in groups.values() for edge in _binomial_edges(members)]
+    return [members[0] for members in groups.values()], edges
 
 
 def depth_limit(size: int) -> int:
@@ -55,18 +68,24 @@ def plan_tree(cost: Sequence[Sequence[float]], root: int = 0) -> Tree:
     size = len(cost)
     if not 0 <= root < size:
         raise TopologyError(f"tree of GPUs: root {root} is not one of the members 0..{size - 1}")
-    clusters = [_Cluster.of(member) for member in range(size)]
+    limit = depth_limit(size)
+    clusters = {member: _Cluster.of(member) for member in range(size)}  # by numbers of their own
+    best = {
+        (one, other): _best_edge(cost, clusters[one], clusters[other], root, limit)
+        for one in range(size)
+        for other in range(one)
+    }
     joined: list[tuple[int, int]] = []
-    while len(clusters) > 1:
-        _, first, second, a, b = min(
-            (key, i, j, a, b)
-            for i, one in enumerate(clusters)
-            for j, other in enumerate(clusters[:i])
-            for key, a, b in [_best_edge(cost, other, one, root, depth_limit(size))]
-        )
-        union = clusters[second].join(clusters[first], a, b)
-        clusters = [c for n, c in enumerate(clusters) if n not in (first, second)] + [union]
+    while best:
+        pair = min(best, key=best.__getitem__)
+        _, a, b = best[pair]
         joined.append((a, b))
+        union = clusters.pop(pair[0]).join(clusters.pop(pair[1]), a, b)
+        best = {ends: edge for ends, edge in best.items() if pair[0] not in ends and pair[1] not in ends}
+        number = size + len(joined)
+        for other, cluster in clusters.items():
+            best[number, other] = _best_edge(cost, cluster, union, root, limit)
+        clusters[number] = union
     return _rooted(size, root, joined)
 
 
@@ -84,7 +103,7 @@ class _Cluster:
     def of(cls, member: int) -> _Cluster:
         return cls({member: {member: 0}}, {member: 0})
 
-    @property
+    @cached_property
     def diameter(self) -> int:
         return max(self.farthest.values())
 

@@ -1,98 +1,85 @@
-"""A plan as plain values for JSON, in the form of schema 1."""
+"""A plan as plain values for JSON, in the form of schema 1; docs/topology.md explains every field."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from paratrain.topology.cost import figure_between
-from paratrain.topology.plan import Plan
+from paratrain.topology.cost import Prediction
+from paratrain.topology.saved import SCHEMA, machine_values
+from paratrain.topology.tree import Tree
+from paratrain.topology.view import AnyPlan, View, view_of
 
-SCHEMA = 1
 
-
-def plan_values(plan: Plan) -> dict[str, Any]:
+def plan_values(plan: AnyPlan, verdicts: Mapping[tuple[int, int], str] | None = None) -> dict[str, Any]:
     """The machine, its links, the tree, predictions and warnings as lists, dictionaries, numbers and texts.
 
-    GPUs are named by their indices throughout. `gbps` is 10^9 bytes a second in one direction.
+    Members are named by their indices throughout; in a plan for several nodes the tree numbers them from 0, node by
+    node. `gbps` is 10^9 bytes a second in one direction. `verdicts` says what tests of links have found, by pair of
+    indices.
     """
-    machine = plan.machine
+    from paratrain import __version__
+
+    view = view_of(plan)
+    machine = machine_values(replace(view.machine, warnings=view.warnings), verdicts)
+    versions = {"driver": view.machine.driver_version, "cuda": view.machine.cuda_version, "paratrain": __version__}
+    warnings = machine.pop("warnings")
     return {
         "schema": SCHEMA,
-        "source": machine.source,
-        "no_gpu_reason": machine.no_gpu_reason or None,
-        "versions": {"driver": machine.driver_version or None, "cuda": machine.cuda_version or None},
-        "gpus": [
-            {
-                "index": gpu.index,
-                "nvml_index": gpu.nvml_index,
-                "bus_id": gpu.bus_id or None,
-                "uuid": gpu.uuid or None,
-                "name": gpu.name or None,
-                "memory_bytes": gpu.memory_bytes,
-                "compute_capability": gpu.compute_capability or None,
-                "numa": gpu.numa_node,
-                "cpus": gpu.cpu_affinity or None,
-                "mig": gpu.mig,
-            }
-            for gpu in machine.gpus
-        ],
-        "switch": machine.nvswitch,
-        "links": _links(plan),
-        "tree": _tree(plan),
-        "predictions": [
-            {
-                "method": prediction.method,
-                "bytes": prediction.byte_count,
-                "reduce_s": prediction.reduce_s,
-                "broadcast_s": prediction.broadcast_s,
-                "source": prediction.origin,
-                "uncertainty": prediction.uncertainty,
-            }
-            for prediction in plan.predictions
-        ],
-        "warnings": [
-            {"code": warning.code, "pair": list(warning.pair) if warning.pair else None, "message": warning.message}
-            for warning in machine.warnings
-        ],
+        "versions": {name: version or None for name, version in versions.items()},
+        **machine,
+        "nodes": view.node_count,
+        "shape": plan.shape if view.tree is not None else None,
+        "tree": _tree_values(view),
+        "shards": [_bare(view, tree) for tree in plan.trees] if plan.shape == "sharded" else [],
+        "predictions": [prediction_values(prediction) for prediction in plan.predictions],
+        "warnings": warnings,
     }
 
 
-def _links(plan: Plan) -> list[dict[str, Any]]:
-    values = []
-    machine = plan.machine
-    for one in range(len(machine.gpus)):
-        for other in range(one + 1, len(machine.gpus)):
-            link = machine.link(plan.index(one), plan.index(other))
-            figure = figure_between(machine, one, other)
-            values.append(
-                {
-                    "a": link.a,
-                    "b": link.b,
-                    "class": link.link_class.word,
-                    "nvlinks": link.link_class.nvlink_count,
-                    "p2p_read": link.p2p_read or None,
-                    "p2p_write": link.p2p_write or None,
-                    "staged": figure.staged,
-                    "gbps": round(figure.bytes_per_s / 1e9, 3),
-                    "latency_us": round(figure.latency_s * 1e6, 3),
-                    "source": figure.origin,
-                }
-            )
-    return values
+def prediction_values(prediction: Prediction) -> dict[str, Any]:
+    """One prediction as plain values; times are in seconds."""
+    return {
+        "method": prediction.method,
+        "bytes": prediction.byte_count,
+        "reduce_s": prediction.reduce_s,
+        "broadcast_s": prediction.broadcast_s,
+        "chunks": prediction.chunk_count,
+        "source": prediction.origin,
+        "uncertainty": prediction.uncertainty,
+        "best": prediction.best,
+    }
 
 
-def _tree(plan: Plan) -> dict[str, Any]:
-    tree = plan.tree
+def _tree_values(view: View) -> dict[str, Any]:
+    tree = view.tree
+    members = "gpus" if view.machine.gpus else "ranks"
     if tree is None:
-        return {"root": None, "depth": 0, "edges": []}
-    levels = tree.levels()
+        return {"members": members, "shape": None, "root": None, "depth": 0, "edges": []}
     edges = [
         {
-            "parent": plan.index(parent),
-            "child": plan.index(child),
-            "level": levels[child],
-            "class": plan.machine.link_class(plan.index(parent), plan.index(child)).word,
+            "parent": _number(view, edge.parent),
+            "child": _number(view, edge.child),
+            "level": edge.level,
+            "class": edge.link_class.word,
+            "transport": edge.transport,
+            "reason": edge.reason,
+            "gbps": round(edge.bytes_per_s / 1e9, 9),
+            "latency_us": round(edge.latency_s * 1e6, 6),
+            "source": edge.origin,
         }
-        for parent, child in tree.edges()
+        for edge in view.edges
     ]
-    return {"root": plan.index(tree.root), "depth": tree.depth, "edges": edges}
+    values = {"members": members, "shape": view.plan.tree_shape, "root": _number(view, tree.root), "depth": tree.depth}
+    return {**values, "edges": edges}
+
+
+def _bare(view: View, tree: Tree) -> dict[str, Any]:
+    """The tree of one shard: its root and its edges."""
+    edges = [{"parent": _number(view, parent), "child": _number(view, child)} for parent, child in tree.edges()]
+    return {"root": _number(view, tree.root), "edges": edges}
+
+
+def _number(view: View, member: int) -> int:
+    return view.members[member].index if view.node_count == 1 else member

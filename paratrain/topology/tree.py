@@ -77,6 +77,11 @@ class Tree:
             for child in self.children[member]:
                 yield member, child
 
+    def renumbered(self, number: Sequence[int]) -> Tree:
+        """The same tree in which member m is called number[m]; `number` is a permutation of the members."""
+        edges = [(number[above], number[below]) for above, below in self.edges()]
+        return Tree.from_edges(self.size, number[self.root], edges)
+
     def validate(self) -> None:
         """Check that parent and children agree and that every member is reached once from the root; TopologyError."""
         size = len(self.parent)

@@ -6,9 +6,10 @@ import pytest
 
 from paratrain.errors import TopologyError
 from paratrain.topology import resources
-from paratrain.topology.draw import duration, size
 from paratrain.topology.known_machines import known_machine, machine_names
-from paratrain.topology.machine import Gpu, Link, LinkClass, LinkKind, Machine, gpu_list
+from paratrain.topology.link_figures import LinkFigure, network_figure
+from paratrain.topology.machine import CpuRank, Gpu, Link, LinkClass, LinkKind, Machine, gpu_list
+from paratrain.topology.words import duration, size
 from tests.paths import REPOSITORY
 
 
@@ -61,6 +62,39 @@ def test_the_catalogue_is_sound(name: str) -> None:
     assert all(rows[a][b] == rows[b][a] for a in range(count) for b in range(count))
     assert [rows[a][a] for a in range(count)] == ["X"] * count
     assert len(machine.links) == count * (count - 1) // 2
+
+
+def test_network_cards_of_the_catalogue() -> None:
+    machine = known_machine("hgx-a100")
+    assert machine.network == LinkFigure(22e9, pytest.approx(15e-6))
+    assert machine.network_cards == 8
+    plain = known_machine("caffe-4x-pcie")
+    assert (plain.network, plain.network_cards) == (None, 1)
+    assert network_figure(plain).bytes_per_s == 11e9
+
+
+def test_ranks_on_cpu_cores_are_members_where_there_is_no_gpu() -> None:
+    machine = Machine(cpu_ranks=(CpuRank(0), CpuRank(2), CpuRank(1)))
+    assert machine.members == machine.cpu_ranks
+    assert machine.indices == (0, 2, 1)
+    assert machine.link_class(0, 2).word == "SHM"
+    assert machine.select([1, 0]).cpu_ranks == (CpuRank(1), CpuRank(0))
+    assert Machine((Gpu(0),), cpu_ranks=(CpuRank(5),)).indices == (0,)
+
+
+def test_figures_and_vetoes_follow_their_gpus() -> None:
+    machine = known_machine("caffe-4x-pcie").with_vetoes({(0, 1): "hang", (2, 3): "wrong data"})
+    machine = machine.with_measured({(0, 1): LinkFigure(1e9, 1e-6, origin="measured")})
+    kept = machine.select([3, 2])
+    assert (dict(kept.vetoes), dict(kept.measured)) == ({(2, 3): "wrong data"}, {})
+    with pytest.raises(TopologyError, match="veto 1-0 does not join two of the GPUs .*the lower one first"):
+        machine.with_vetoes({(1, 0): "x"})
+
+
+def test_words_that_no_text_has() -> None:
+    for word in ("SHM", "NET"):
+        with pytest.raises(TopologyError, match="is no link word"):
+            LinkClass.parse(word)
 
 
 def test_a_machine_that_the_catalogue_lacks() -> None:

@@ -7,47 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from paratrain.topology.machine import Machine
-from paratrain.topology.nvml import normal_bus_id, read_machine
+from paratrain.topology.machine import LinkKind
+from paratrain.topology.nvml import read_machine
+from paratrain.topology.pci import normal_bus_id
 from paratrain.topology.plan import plan_machine
 from tests.paths import REPOSITORY
-from tests.unit.topology.fake_nvml import FakeGpu, FakeMachine, FakeNvml, LibraryNotFoundError, NVMLError
-
-NOWHERE = Path("/nonexistent")
-
-
-def bus(number: int) -> str:
-    return f"00000000:{number + 7:02x}:00.0"
-
-
-def ask(machine: FakeMachine, **environment: str) -> Machine:
-    fake = FakeNvml(machine)
-    found = read_machine(fake, environment, NOWHERE)
-    assert fake.open == 0, "what was opened must be closed"
-    return found
-
-
-def words(machine: Machine) -> list[list[str]]:
-    return [[machine.link_class(a, b).word for b in machine.indices] for a in machine.indices]
-
-
-def codes(machine: Machine) -> list[str]:
-    return [warning.code for warning in machine.warnings]
-
-
-def pairs_by_nvlink() -> FakeMachine:
-    """Four GPUs: two NVLinks between 0 and 1 and between 2 and 3, one of the latter down; 0-2 PXB, 1-3 PHB."""
-    links = {0: (bus(1), bus(1)), 1: (bus(0), bus(0)), 2: (bus(3), ""), 3: (bus(2), "")}
-    gpus = tuple(
-        FakeGpu("NVIDIA RTX A6000", bus(n), f"GPU-{n}abc", (8, 6), numa_node=n // 2, nvlinks=links[n]) for n in range(4)
-    )
-    return FakeMachine(gpus, ancestor={(0, 2): 20, (1, 3): 30, (0, 1): 10, (1, 2): 40})
-
-
-def behind_a_switch(count: int = 8, links: int = 12) -> FakeMachine:
-    return FakeMachine(
-        tuple(FakeGpu(bus_id=bus(n), uuid=f"GPU-{n}", nvlinks=("switch",) * links) for n in range(count))
-    )
+from tests.unit.topology.asked import NOWHERE, ask, behind_a_switch, bus, codes, pairs_by_nvlink, words
+from tests.unit.topology.fake_nvml import (
+    DOWN,
+    NAMELESS,
+    PROCESSOR,
+    FakeGpu,
+    FakeMachine,
+    FakeNvml,
+    LibraryNotFoundError,
+    NVMLError,
+)
+from tests.unit.topology.fake_sysfs import add_device
 
 
 def test_no_driver() -> None:
@@ -133,18 +109,35 @@ def test_the_stand_in_has_functions_of_the_real_module_only() -> None:
     assert ours - set(dir(pynvml)) == set()
 
 
+QUESTIONS = sorted({*asked_for(pairs_by_nvlink()), *asked_for(behind_a_switch(2))} - {"nvmlInit", "nvmlShutdown"})
+_SPEED = list(LinkKind)  # from the nearest to the farthest
+REFUSALS = [NVMLError("Not Supported"), ValueError("unexpected"), AttributeError("an old pynvml"), OSError("segment")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
 @pytest.mark.parametrize("machine", [pairs_by_nvlink(), behind_a_switch(2)], ids=["direct", "switch"])
-def test_every_call_may_be_unsupported(machine: FakeMachine) -> None:
-    for name in asked_for(machine):
-        if name in ("nvmlInit", "nvmlShutdown"):
-            continue
-        found = ask(replace(machine, unsupported=frozenset({name})))
-        if name in ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
-            assert found.gpus == ()
-            assert found.no_gpu_reason
-        else:
-            assert len(found.gpus) == len(machine.gpus), name
-            assert plan_machine(found, 1000).tree is not None
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_call_may_fail(name: str, machine: FakeMachine, refusal: Exception) -> None:
+    whole, found = ask(machine), ask(replace(machine, unsupported=frozenset({name}), error=refusal))
+    if name in ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
+        assert found.gpus == ()
+        assert found.no_gpu_reason
+        return
+    assert [gpu.index for gpu in found.gpus] == [gpu.index for gpu in whole.gpus]
+    assert plan_machine(found, 1000).tree is not None
+    for a, b in ((link.a, link.b) for link in whole.links):
+        said, best = found.link_class(a, b), whole.link_class(a, b)
+        weaker = "NvLink" in name or name in ("nvmlDeviceGetTopologyCommonAncestor", "nvmlDeviceGetFieldValues")
+        weaker = weaker or name.startswith("nvmlDeviceGetPciInfo")
+        assert said == best or (weaker and _SPEED.index(said.kind) >= _SPEED.index(best.kind)), (name, a, b)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("answer", [None, "", b"\xff", -1, 1e9, (), [None], object()], ids=repr)
+def test_every_call_may_answer_nonsense(name: str, answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeNvml, name, lambda *_: answer)
+    machine = ask(behind_a_switch(2))
+    assert plan_machine(machine, 1000).tree is not None or machine.no_gpu_reason
 
 
 def test_no_call_is_supported_but_the_count() -> None:
@@ -160,39 +153,9 @@ def test_no_call_is_supported_but_the_count() -> None:
 
 def test_the_numa_node_from_linux(tmp_path: Path) -> None:
     machine = replace(pairs_by_nvlink(), unsupported=frozenset({"nvmlDeviceGetMemoryAffinity"}))
-    for number, text in ((0, "1\n"), (1, "-1\n"), (2, "no")):
-        (tmp_path / bus(number)[4:]).mkdir()
-        (tmp_path / bus(number)[4:] / "numa_node").write_text(text)
-    assert [gpu.numa_node for gpu in read_machine(FakeNvml(machine), {}, tmp_path).gpus] == [1, None, None, None]
-
-
-def test_visible_devices_are_numbered_as_cuda_does() -> None:
-    machine = ask(pairs_by_nvlink(), CUDA_VISIBLE_DEVICES="3,2,0")
-    assert [(gpu.index, gpu.nvml_index) for gpu in machine.gpus] == [(0, 3), (1, 2), (2, 0)]
-    assert words(machine) == [["X", "NV1", "SYS"], ["NV1", "X", "PXB"], ["SYS", "PXB", "X"]]
-    assert codes(machine) == ["T01"]
-
-
-def test_visible_devices_by_uuid_end_at_the_first_that_is_none() -> None:
-    machine = ask(pairs_by_nvlink(), CUDA_VISIBLE_DEVICES="GPU-2a, 1 ,9,0")
-    assert [gpu.nvml_index for gpu in machine.gpus] == [2, 1]
-
-
-@pytest.mark.parametrize("value", ["", "-1", "none", "7"])
-def test_visible_devices_that_hide_everything(value: str) -> None:
-    machine = ask(pairs_by_nvlink(), CUDA_VISIBLE_DEVICES=value)
-    assert machine.gpus == ()
-    assert machine.no_gpu_reason == f"CUDA_VISIBLE_DEVICES='{value}' hides every GPU of this machine"
-
-
-def test_visible_devices_that_name_all() -> None:
-    assert ask(pairs_by_nvlink(), CUDA_VISIBLE_DEVICES="0,1,2,3") == ask(pairs_by_nvlink())
-
-
-def test_models_that_differ() -> None:
-    machine = FakeMachine((FakeGpu("NVIDIA L4", bus(0)), FakeGpu("NVIDIA A10", bus(1))))
-    assert codes(ask(machine)) == ["T01", "T08"]
-    assert codes(ask(machine, CUDA_DEVICE_ORDER="PCI_BUS_ID")) == ["T08"]
+    for number, text in ((0, "1"), (1, "-1"), (2, "no")):
+        add_device(tmp_path, f"pci0000:00/{bus(number)[4:]}", numa_node=text)
+    assert [gpu.numa_node for gpu in ask(machine, tmp_path).gpus] == [1, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +165,10 @@ def test_models_that_differ() -> None:
         ("0000:3B:00.0", "00000000:3b:00.0"),
         ("3b:00.0", "00000000:3b:00.0"),
         ("", ""),
-        ("FFFFFFFF:FF:FF.0\0", "ffffffff:ff:ff.0"),
+        ("FFFFFFFF:FF:FF.0\0", ""),
+        ("00010000:0a:1f.7", "00010000:0a:1f.7"),
+        ("\x01\x02garbage", ""),
+        ("0000:3B:00.9", ""),
     ],
 )
 def test_bus_ids_in_one_spelling(text: str, normal: str) -> None:
@@ -222,3 +188,93 @@ def test_a_pair_that_the_switch_does_not_join() -> None:
     machine = ask(replace(behind_a_switch(3), p2p={(0, 1): 5, (1, 0): 5}, ancestor={(0, 1): 40}))
     assert words(machine) == [["X", "NODE", "NV12"], ["NODE", "X", "NV12"], ["NV12", "NV12", "X"]]
     assert machine.link(0, 1).p2p_read == "NS"
+
+
+def test_an_nvlink_that_only_one_end_takes_to_be_up() -> None:
+    machine = pairs_by_nvlink()
+    gpus = (replace(machine.gpus[0], nvlinks=(bus(1), bus(1))), replace(machine.gpus[1], nvlinks=(bus(0), DOWN)))
+    assert ask(replace(machine, gpus=gpus)).link_class(0, 1).word == "NV1"
+
+
+def test_nvlinks_to_the_processor_are_no_links_between_gpus() -> None:
+    machine = pairs_by_nvlink()
+    gpus = tuple(replace(gpu, nvlinks=(*gpu.nvlinks, PROCESSOR, PROCESSOR)) for gpu in machine.gpus)
+    assert words(ask(replace(machine, gpus=gpus))) == words(ask(machine))
+
+
+def test_nvlinks_whose_other_end_has_no_name() -> None:
+    gpus = tuple(FakeGpu(bus_id=bus(n), uuid=f"GPU-{n}", nvlinks=(NAMELESS,) * 12) for n in range(3))
+    machine = ask(FakeMachine(gpus, p2p={(0, 1): 5, (1, 0): 5}))
+    assert words(machine) == [["X", "SYS", "NV12"], ["SYS", "X", "NV12"], ["NV12", "NV12", "X"]]
+    assert codes(machine) == ["T14"]
+    assert "does not say where the NVLinks of GPU0, GPU1, GPU2 end" in machine.warnings[0].message
+
+
+def test_direct_nvlinks_to_gpus_without_a_name() -> None:
+    unsupported = frozenset({"nvmlDeviceGetNvLinkRemotePciInfo"})
+    machine = ask(replace(pairs_by_nvlink(), unsupported=unsupported))
+    assert words(machine)[0] == ["X", "NV1", "PXB", "SYS"]
+    assert codes(machine) == ["T14"]
+
+
+def test_an_nvswitch_that_only_linux_knows(tmp_path: Path) -> None:
+    switch = "00000000:c1:00.0"
+    gpus = tuple(FakeGpu(bus_id=bus(n), uuid=f"GPU-{n}", nvlinks=(switch,) * 6) for n in range(4))
+    add_device(tmp_path, f"pci0000:c0/{switch[4:]}", **{"class": "0x068000"})
+    unsupported = frozenset({"nvmlDeviceGetNvLinkRemoteDeviceType", "nvmlDeviceGetFieldValues"})
+    machine = ask(FakeMachine(gpus, unsupported=unsupported), tmp_path)
+    assert {link.link_class.word for link in machine.links} == {"NV6"}
+    assert machine.nvswitch
+
+
+def test_nvlinks_to_gpus_that_a_container_does_not_get() -> None:
+    hidden = "00000000:e0:00.0"
+    gpus = tuple(FakeGpu("NVIDIA V100", bus(n), f"GPU-{n}", nvlinks=(hidden,) * 4 + (bus(1 - n),)) for n in range(2))
+    machine = ask(FakeMachine(gpus))
+    assert words(machine) == [["X", "NV1"], ["NV1", "X"]]
+    assert not machine.nvswitch
+
+
+def test_two_gpus_of_one_board() -> None:
+    gpus = tuple(FakeGpu("Tesla K80", bus(n), f"GPU-{n}", board=n // 2 + 0x300) for n in range(4))
+    machine = ask(FakeMachine(gpus, ancestor={(0, 1): 20}))
+    assert words(machine)[0] == ["X", "PIX", "SYS", "SYS"]
+    assert [gpu.board for gpu in machine.gpus] == ["0x300", "0x300", "0x301", "0x301"]
+
+
+@pytest.mark.parametrize(("state", "words_of_it"), [(0, ""), (1, "not started"), (2, "in progress"), (3, "completed")])
+def test_the_fabric_of_nvswitches(state: int, words_of_it: str) -> None:
+    gpus = tuple(replace(gpu, fabric_state=state) for gpu in behind_a_switch(2).gpus)
+    machine = ask(FakeMachine(gpus))
+    assert [gpu.fabric for gpu in machine.gpus] == [words_of_it] * 2
+    assert codes(machine) == (["T07"] if state in (1, 2) else [])
+    clique = bytes(range(16)).hex() + ".7"
+    assert machine.gpus[0].fabric_clique == (clique if state == 3 else "")
+
+
+def test_a_display_and_a_slot_that_is_not_used_whole() -> None:
+    gpus = (
+        FakeGpu(bus_id=bus(0), nvlinks=(bus(1),), display=True, width_now=8),
+        FakeGpu(bus_id=bus(1), nvlinks=(bus(0),), generation_now=1),  # idle
+    )
+    machine = ask(FakeMachine(gpus))
+    assert codes(machine) == ["T15", "T16"]
+    assert "GPU0 runs at x8, but GPU and slot can do x16" in machine.warnings[1].message
+    busy = tuple(replace(gpu, performance_state=0, width_now=16, display=False) for gpu in gpus)
+    assert [warning.message[:42] for warning in ask(FakeMachine(busy)).warnings] == [
+        "the PCIe link of GPU0 runs at generation 1",
+        "the PCIe link of GPU1 runs at generation 1",
+    ]
+
+
+def test_a_gpu_that_cannot_be_opened() -> None:
+    machine = ask(replace(pairs_by_nvlink(), lost=frozenset({1})))
+    assert machine.indices == (0, 2, 3)
+    assert machine.warnings[0].message == "NVML lists GPU1 but cannot open it; it is left out"
+
+
+def test_mig_on_one_of_several() -> None:
+    machine = pairs_by_nvlink()
+    found = ask(replace(machine, gpus=(replace(machine.gpus[0], mig=True), *machine.gpus[1:])))
+    assert [gpu.mig for gpu in found.gpus] == [True, False, False, False]
+    assert codes(found) == ["T11"]

@@ -11,7 +11,7 @@ import pytest
 
 from paratrain.errors import DeviceError, ParatrainError, TopologyError
 from paratrain.launch import device_query, topology
-from paratrain.topology import nvml
+from paratrain.topology import find
 from paratrain.topology.draw import WIDTH
 from paratrain.topology.known_machines import known_machine, machine_names
 from paratrain.topology.machine import Gpu, Machine
@@ -63,15 +63,15 @@ def test_json_of_saved_text(saved: str, capsys: pytest.CaptureFixture[str]) -> N
         (1, 3, "SYS"),
         (2, 3, "PHB"),
     ]
-    assert values["tree"] == {
-        "root": 0,
-        "depth": 2,
-        "edges": [
-            {"parent": 0, "child": 1, "level": 1, "class": "PHB"},
-            {"parent": 0, "child": 2, "level": 1, "class": "SYS"},
-            {"parent": 2, "child": 3, "level": 2, "class": "PHB"},
-        ],
-    }
+    tree = values["tree"]
+    assert (tree["members"], tree["shape"], tree["root"], tree["depth"]) == ("gpus", "tree", 0, 2)
+    assert [(edge["parent"], edge["child"], edge["level"], edge["class"]) for edge in tree["edges"]] == [
+        (0, 1, 1, "PHB"),
+        (0, 2, 1, "SYS"),
+        (2, 3, 2, "PHB"),
+    ]
+    assert tree["edges"][0]["transport"] == "ipc"
+    assert tree["edges"][0]["reason"].startswith("direct copy: the way leads through one PCIe host bridge")
     assert values["predictions"][0]["bytes"] == 1_724_320
     assert values["predictions"][0]["source"] == "default"
     assert values["warnings"] == []
@@ -81,7 +81,7 @@ def test_some_gpus_a_root_and_a_size(saved: str, capsys: pytest.CaptureFixture[s
     values = as_json(capsys, "-from", saved, "-gpus", "1,3,2", "-root", "2", "-bytes", "64M")
     assert [gpu["index"] for gpu in values["gpus"]] == [1, 3, 2]
     assert values["tree"]["root"] == 2
-    assert {(edge["parent"], edge["child"]) for edge in values["tree"]["edges"]} == {(2, 3), (2, 1)}
+    assert {edge["child"] for edge in values["tree"]["edges"]} == {1, 3}
     assert values["predictions"][0]["bytes"] == 64_000_000
 
 
@@ -113,23 +113,33 @@ def test_the_picture_reads_back_as_the_machine(name: str, capsys: pytest.Capture
 
 
 def test_the_picture(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
-    call("topology", "--from", saved, "--bytes", "88M")
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "     GPU0 GPU1 GPU2 GPU3",
-        "GPU0    X  PHB  SYS  SYS",
-        "GPU1  PHB    X  SYS  SYS",
-        "GPU2  SYS  SYS    X  PHB",
-        "GPU3  SYS  SYS  PHB    X",
+    call("topology", "--from", saved, "--bytes", "88k", "--tree", "tree", "--root", "0")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"4 GPUs (source: {saved})" or lines[0].startswith("4 GPUs (source: ")
+    matrix = lines.index("     GPU0  GPU1  GPU2  GPU3")
+    assert lines[matrix + 1 :] == [
+        "GPU0    X   PHB*  SYS*  SYS",
+        "GPU1  PHB*    X   SYS   SYS",
+        "GPU2  SYS*  SYS     X   PHB*",
+        "GPU3  SYS   SYS   PHB*    X",
+        "* an edge of the tree",
+        "P2P: driver did not say, not tested: every pair",
         "",
         "Tree (root GPU0, depth 2): gradients go up it, parameters down",
         "  GPU0",
-        "  |-- GPU1                 PHB     8.8 GB/s   5.0 us",
-        "  `-- GPU2                 SYS     8.8 GB/s   6.0 us",
-        "      `-- GPU3             PHB     8.8 GB/s   5.0 us",
+        "  |-- GPU1      PHB  8.8 GB/s  5.0 us  default  CUDA IPC [1]",
+        "  `-- GPU2      SYS  8.8 GB/s  6.0 us  default  CUDA IPC [2]",
+        "      `-- GPU3  PHB  8.8 GB/s  5.0 us  default  CUDA IPC [1]",
+        "  [1] direct copy: the way leads through one PCIe host bridge; nobody asked the driver whether it",
+        "      allows P2P",
+        "  [2] direct copy: the way leads from one socket to another; nobody asked the driver whether it",
+        "      allows P2P",
         "",
-        "Predicted for 88 MB: up 20 ms, down 20 ms  (tree)",
-        "Predicted for 88 MB: up 20 ms, down 20 ms  (tree in the order of the indices)",
-        "Link figures: default, nothing was measured; +-50%",
+        "Predicted for 88 kB:",
+        "    method                               up   down   both",
+        "  * tree                              31 us  31 us  62 us",
+        "    tree in the order of the indices  31 us  31 us  62 us",
+        "  * the fastest; times +-50%; figures of the links: the defaults of topology/links.json",
     ]
 
 
@@ -165,19 +175,20 @@ def test_sizes(text: str, count: int) -> None:
 
 
 def set_machine(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
-    monkeypatch.setattr(nvml, "read_machine", lambda: machine)
-    monkeypatch.setattr(device_query, "read_machine", lambda: machine)
+    monkeypatch.setattr(find, "find_machine", lambda: machine)
+    monkeypatch.setattr(device_query, "find_machine", lambda: machine)
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     set_machine(monkeypatch, Machine(source="NVML", no_gpu_reason="NVML says: Driver Not Loaded"))
     assert call("topology") == 0
-    assert capsys.readouterr().out.startswith(
-        "no NVIDIA GPU: NVML says: Driver Not Loaded\nCPU ranks use a binomial tree"
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "no NVIDIA GPU: NVML says: Driver Not Loaded"
+    assert lines[1].startswith("Ranks on CPU cores use a binomial tree")
+    assert "  rank 0" in lines
     values = as_json(capsys)
     assert (values["gpus"], values["links"], values["no_gpu_reason"]) == ([], [], "NVML says: Driver Not Loaded")
-    assert values["tree"] == {"root": None, "depth": 0, "edges": []}
+    assert (values["tree"]["members"], values["tree"]["root"], values["tree"]["shape"]) == ("ranks", 0, "index")
     assert call("device_query") == 0
     assert capsys.readouterr().out == "no NVIDIA GPU: NVML says: Driver Not Loaded\n"
     for arguments in (["device_query", "-gpu", "0"], ["device_query", "--gpu=all"], ["topology", "--gpus", "0"]):
