@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ __all__ = ["Database", "describe_record", "open_database"]
 
 
 class Database(Protocol):
-    """Records in a fixed order, numbered from 0, each a key and a value; for one thread at a time."""
+    """Records in a fixed order, numbered from 0, each a key and a value; for any number of threads at once."""
 
     path: str
 
@@ -24,6 +25,9 @@ class Database(Protocol):
 
     def get(self, index: int) -> bytes:
         """Return the value of record ``index``."""
+
+    def get_many(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the values of some records, at least one."""
 
     def close(self) -> None:
         """Free the file; a second call does nothing."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from paratrain.data.loader import BatchLoader
+from paratrain.data.loader import WHOLE, BatchLoader
 
 __all__ = ["DealtLoader"]
 
@@ -33,11 +33,14 @@ class DealtLoader:
     def keys(self, batch: int, batch_size: int) -> list[str]:
         return self._loader.keys(self._number(batch), batch_size)
 
+    def reading(self, batch: int) -> list[str]:
+        return self._loader.reading(self._number(batch))
+
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         return self._loader.shape_of(self._number(batch))
 
-    def fill(self, batch: int, data: Array, labels: Array) -> None:
-        self._loader.fill(self._number(batch), data, labels)
+    def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
+        return self._loader.fill(self._number(batch), data, labels, part)
 
     def close(self) -> None:
         self._loader.close()

@@ -1,7 +1,8 @@
-"""Rows of several HDF5 files, as one endless sequence of records."""
+"""Rows of several HDF5 files, numbered as one list of records."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,80 +11,92 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.data.hdf5 import check_numeric, open_hdf5
-from paratrain.data.sharding import Positions
+from paratrain.data.kept import Kept
 from paratrain.errors import DataError
-from paratrain.random import generator
 
 __all__ = ["Hdf5Records"]
 
 Array = npt.NDArray[Any]
 
+_LARGE_BYTES = 1 << 30
+
 
 class Hdf5Records:
     """The rows of the files that ``source`` lists, file after file; a row is one value of every dataset in ``names``.
 
-    Position p is row p % count of epoch p // count. With ``shuffle``, each epoch has another order of the files and of
-    the rows within each, which depends on ``seed`` and ``layer_name`` alone, so that ranks which share the positions
-    never see a row twice. One file is held in memory at a time.
+    Two files are held in memory at a time, the one that was read from last and one that is read ahead, or the one before; of
+    files above 1 GiB only one. Any number of threads may read at once.
 
     ``source`` is a text file of paths, with white space between them, looked up from the current folder. Raises DataError
     for files that are missing, lack a dataset, or hold rows of different shapes.
     """
 
-    def __init__(
-        self, source: str, names: Sequence[str], dtype: npt.DTypeLike, *, shuffle: bool, seed: int, layer_name: str
-    ) -> None:
+    def __init__(self, source: str, names: Sequence[str], dtype: npt.DTypeLike) -> None:
         self._names = list(names)
         self._dtype = np.dtype(dtype)
-        self._shuffle = shuffle
-        self._key: tuple[int | str, ...] = (seed, "hdf5", layer_name)
         self._paths = _read_list(source)
         self.row_shapes: list[tuple[int, ...]] = []
         """The shape of one row of each dataset."""
         counts = [self._inspect(path) for path in self._paths]
-        self._counts = np.array(counts, np.int64)
-        self.count = int(self._counts.sum())
+        self.file_counts = counts
+        """Rows in each file."""
+        self._stops = np.cumsum(counts)
+        self.count = int(self._stops[-1])
         """Rows in all files."""
         if not self.count:
             raise DataError(f"{source}: the files it lists hold no rows")
-        self._loaded: int | None = None
-        self._arrays: list[Array] = []
+        row_bytes = self._dtype.itemsize * sum(math.prod(shape) for shape in self.row_shapes)
+        self._are_large = max(counts) * row_bytes > _LARGE_BYTES
+        self._files = Kept(self._load, 1 if self._are_large else 2, "paratrain-hdf5")
 
-    def read(self, positions: Positions, out: Sequence[Array]) -> None:
-        """Write the rows at ``positions``, which rise, to the arrays ``out``, one (len(positions), ...) for each name."""
-        epochs, offsets = np.divmod(positions.astype(np.int64), self.count)
-        for epoch in np.unique(epochs):
-            (places,) = np.nonzero(epochs == epoch)
-            order = self._permutation(len(self._paths), "files", int(epoch))
-            stops = np.cumsum(self._counts[order])
-            turns = np.searchsorted(stops, offsets[places], side="right")
-            for turn in np.unique(turns):
-                file = int(order[turn])
-                chosen = places[turns == turn]
-                rows = offsets[chosen] - (stops[turn] - self._counts[file])
-                self._load(file)
-                rows = self._permutation(int(self._counts[file]), "rows", int(epoch), file)[rows]
-                for array, source in zip(out, self._arrays, strict=True):
-                    array[chosen] = source[rows]
+    def read(self, records: Sequence[int], out: Sequence[Array]) -> None:
+        """Write the rows of these numbers to the arrays ``out``, one (len(records), ...) for each name."""
+        files, rows = self._places(records)
+        # Those that are there come first, so that none is dropped before it has been read from.
+        met = dict.fromkeys(files.tolist())
+        for file in sorted(met, key=lambda file: not self._files.has(file)):
+            (chosen,) = np.nonzero(files == file)
+            for array, source in zip(out, self._files(file), strict=True):
+                array[chosen] = source[rows[chosen]]
 
-    def _permutation(self, count: int, *name: int | str) -> npt.NDArray[np.int64]:
-        if not self._shuffle:
-            return np.arange(count)
-        return generator(*self._key, *name).permutation(count)
+    def file_of(self, record: int) -> int:
+        """Return which of the files holds a row."""
+        return int(np.searchsorted(self._stops, record, side="right"))
 
-    def _load(self, file: int) -> None:
-        if self._loaded == file:
-            return
-        self._arrays, self._loaded = [], None
+    def stop_of(self, file: int) -> int:
+        """Return the number of the row after the last one of a file."""
+        return int(self._stops[file])
+
+    def read_ahead(self, file: int) -> None:
+        """Let a thread read a file that will be needed next, unless files are large."""
+        if not self._are_large:
+            self._files.make_ahead(file)
+
+    def close(self) -> None:
+        """End the thread and free the memory."""
+        self._files.close()
+
+    def key(self, record: int) -> str:
+        """Return the name of a row, for messages."""
+        files, rows = self._places([record])
+        return f"{self._paths[files[0]]}: row {rows[0]}"
+
+    def _places(self, records: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The file of each row, and which row of it that is."""
+        numbers = np.array(records, np.int64)
+        files = np.searchsorted(self._stops, numbers, side="right")
+        return files, numbers - (self._stops[files] - np.array(self.file_counts)[files])
+
+    def _load(self, file: int, _: int) -> list[Array]:
         path = self._paths[file]
         try:
             with open_hdf5(path, "r") as opened:
-                self._arrays = [opened[name].astype(self._dtype)[...] for name in self._names]
+                arrays = [opened[name].astype(self._dtype)[...] for name in self._names]
         except (OSError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error})") from None
-        if any(array.shape[0] != self._counts[file] for array in self._arrays):
+        if any(array.shape[0] != self.file_counts[file] for array in arrays):
             raise DataError(f"{path}: has changed since it was opened first")
-        self._loaded = file
+        return arrays
 
     def _inspect(self, path: str) -> int:
         """Check the datasets of a file; return how many rows it has."""

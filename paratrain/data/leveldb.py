@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,7 +43,7 @@ class LevelDbReader:
     files (see :mod:`paratrain.data.leveldb_files`), so that any number of processes may read it, from read-only file
     systems too. A LevelDB does not know how many records it has: opening it reads all of it once, to list the keys.
 
-    ``path`` is the folder that holds CURRENT. A reader works for one thread at a time. Raises DataError when it is
+    ``path`` is the folder that holds CURRENT. Any number of threads may read at once. Raises DataError when it is
     missing, empty, no LevelDB, or damaged.
     """
 
@@ -82,6 +82,10 @@ class LevelDbReader:
             value: bytes | None = self._handle.get(key, verify_checksums=True)
         assert value is not None, "a listed key is there"
         return value
+
+    def get_many(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the values of records."""
+        return [self.get(index) for index in indices]
 
     def close(self) -> None:
         """Close the database and remove the private view; records that were read stay valid."""

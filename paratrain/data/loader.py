@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from paratrain.data.bad_records import BadRecords
+from paratrain.data.prefetch import call_within
 from paratrain.data.sharding import ShardedReader
 from paratrain.data.source import RecordSource
 from paratrain.data.transformer import Transformer
@@ -15,10 +17,11 @@ from paratrain.errors import DataError
 __all__ = ["BatchLoader", "RecordLoader"]
 
 Array = npt.NDArray[Any]
+WHOLE = slice(None)
 
 
 class BatchLoader(Protocol):
-    """Fills batch number b of a rank, given only b; for one thread at a time."""
+    """Fills batch number b of a rank, given only b; for any number of threads at once."""
 
     image_shape: tuple[int, int, int]
     """(C, H, W) of every image of every batch; of the first one where batches are of one image, whose sizes may differ."""
@@ -30,13 +33,18 @@ class BatchLoader(Protocol):
     def keys(self, batch: int, batch_size: int) -> list[str]:
         """Return the names of the records of batch number ``batch``, for messages."""
 
+    def reading(self, batch: int) -> list[str]:
+        """Name the records that are being read for batch number ``batch`` at the moment."""
+
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         """Return (C, H, W) of the images of batch number ``batch``."""
 
-    def fill(self, batch: int, data: Array, labels: Array) -> None:
-        """Write batch number ``batch``: images to ``data`` (N, C, H, W), their labels, as floats, to ``labels`` (N,).
+    def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
+        """Write batch number ``batch``: images to ``data`` (N, C, H, W), their labels, as floats, to ``labels`` (N,); of
+        them, those of ``part`` alone, whose step is 1.
 
-        Raises DataError, naming the record, for one that cannot be used.
+        Returns how many of the records are bad, so that others have been written in their places. Raises DataError, naming
+        the record, for one that cannot be used where that stops the run.
         """
 
     def close(self) -> None:
@@ -47,65 +55,148 @@ class RecordLoader:
     """The batches of a source in the reader's order, transformed.
 
     The first record decides the shape of all, unless a batch is one image: then each has its own, as in Caffe.
+    ``bad_records`` says what becomes of records that cannot be read or do not fit; they stop the run if it is not given.
+    It reads the first record, for which it waits ``time_limit_s``.
     Owns the source, which ``close`` closes. It is a :class:`BatchLoader`.
     """
 
-    def __init__(self, source: RecordSource, reader: ShardedReader, transformer: Transformer, batch_size: int) -> None:
+    def __init__(
+        self,
+        source: RecordSource,
+        reader: ShardedReader,
+        transformer: Transformer,
+        batch_size: int,
+        bad_records: BadRecords | None = None,
+        time_limit_s: float = 120.0,
+    ) -> None:
         self._sizes_may_differ = batch_size == 1
-        self._read_ahead: tuple[int, Array, int] | None = None
+        self._read_ahead: dict[int, tuple[int, Array, int]] = {}  # by batch
+        self._reading: dict[tuple[int, int], int | tuple[int, int]] = {}  # by batch and first place
         self._source = source
         self._reader = reader
         self._transformer = transformer
-        pixels, _ = source.read(0)
-        self.image_shape = self._output_shape(0, pixels)
+        self._bad_records = BadRecords(len(source)) if bad_records is None else bad_records
+        self._fitting_shape: tuple[int, ...] = ()  # of images that were found to fit
+        self._any_shape = True
+        _, pixels, _ = call_within(
+            time_limit_s, lambda: self._read_good(0), lambda: f"{source.describe(0)}: reading it"
+        )
+        self.image_shape = self._output_shape(pixels.shape)
+        self._any_shape = self._sizes_may_differ
 
     @property
     def record_count(self) -> int:
         return len(self._source)
 
     def keys(self, batch: int, batch_size: int) -> list[str]:
-        records = self._reader.records(self._reader.positions(batch, batch_size))
-        return [self._source.key(record) for record in records]
+        """The names of the records of a batch that has been filled; of those that took the places of bad ones, too."""
+        records = self._reader.samples(batch, batch_size).records
+        return [self._source.key(next(self._bad_records.candidates(record))) for record in records]
+
+    def reading(self, batch: int) -> list[str]:
+        found = sorted((place, what) for (number, place), what in self._reading.copy().items() if number == batch)
+        return [self._describe(what) for _, what in found]
 
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         if not self._sizes_may_differ:
             return self.image_shape
-        [record] = self._reader.records(self._reader.positions(batch, 1))
-        self._read_ahead = (record, *self._source.read(record))
-        return self._output_shape(record, self._read_ahead[1])
+        [record] = self._reader.samples(batch, 1).records
+        self._reading[batch, 0] = record
+        try:
+            self._read_ahead[batch] = read = self._read_good(record)
+        finally:
+            del self._reading[batch, 0]
+        return self._output_shape(read[1].shape)
 
-    def fill(self, batch: int, data: Array, labels: Array) -> None:
-        positions = self._reader.positions(batch, len(data))
-        self._transformer.transform(self._images(self._reader.records(positions), labels), positions, data)
+    def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
+        samples = self._reader.samples(batch, len(data))
+        first, _, _ = part.indices(len(data))
+        records, counters, data, labels = samples.records[part], samples.counters[part], data[part], labels[part]
+        ahead = self._read_ahead.pop(batch, None)
+        if ahead is not None:
+            number, pixels, labels[0] = ahead
+            self._transformer.transform((pixels,), counters, data)
+            return int(number != records[0])
+        try:
+            self._reading[batch, first] = (min(records), max(records))
+            alike = self._read_alike(records)
+            if alike is not None:
+                images, labels[...] = alike
+                self._transformer.transform(images, counters, data)
+                return 0
+            replaced: list[int] = []
+            self._transformer.transform(self._images(records, labels, replaced, (batch, first)), counters, data)
+            return len(replaced)
+        finally:
+            del self._reading[batch, first]
 
     def close(self) -> None:
         self._source.close()
 
-    def _images(self, records: list[int], labels: Array) -> Iterator[Array]:
-        """Yield the pixels of each record, and write its label."""
-        last_shape: tuple[int, ...] | None = None
+    def _images(self, records: list[int], labels: Array, replaced: list[int], who: tuple[int, int]) -> Iterator[Array]:
+        """Yield the pixels of each record, and write its label; those that were bad are put into ``replaced``."""
         for i, record in enumerate(records):
-            if self._read_ahead is not None and self._read_ahead[0] == record:
-                _, pixels, labels[i] = self._read_ahead
-            else:
-                pixels, labels[i] = self._source.read(record)
-            if pixels.shape != last_shape and not self._sizes_may_differ:
-                self._check_shape(record, pixels)
-                last_shape = pixels.shape
+            self._reading[who] = record
+            used, pixels, labels[i] = self._read_good(record, who)
+            if used != record:
+                replaced.append(record)
             yield pixels
 
-    def _check_shape(self, record: int, pixels: Array) -> None:
-        shape = self._output_shape(record, pixels)
-        if shape != self.image_shape:
-            raise DataError(
-                f"{self._source.describe(record)}: the shape {shape} (C, H, W) is not that of the first "
-                f"record, {self.image_shape}; all images must have the same size, be cropped to it (transform_param's "
-                "crop_size) or come one at a time (batch_size: 1), and have the same channels (force_color, force_gray)"
-            )
-
-    def _output_shape(self, record: int, pixels: Array) -> tuple[int, int, int]:
-        channels, height, width = pixels.shape
+    def _read_alike(self, records: list[int]) -> tuple[Array, list[int]] | None:
+        """All records at once where that can be done, and none of them is bad."""
+        if self._sizes_may_differ:
+            return None
         try:
-            return self._transformer.output_shape((channels, height, width))
+            alike = self._source.read_alike(records)
+        except DataError:
+            return None  # one by one it turns out which record that is about
+        return alike if alike is not None and self._fits(alike[0].shape[1:]) else None
+
+    def _read_good(self, record: int, who: tuple[int, int] | None = None) -> tuple[int, Array, int]:
+        """The record, or the next good one: its number, pixels and label."""
+        for number in self._bad_records.candidates(record):
+            if who is not None and number != record:
+                self._reading[who] = number
+            try:
+                pixels, label = self._source.read(number)
+                if pixels.shape != self._fitting_shape:
+                    self._check(number, pixels)
+            except DataError as error:
+                self._bad_records.add(number, error)
+            else:
+                return number, pixels, label
+        raise AssertionError("candidates end with an error")
+
+    def _check(self, record: int, pixels: Array) -> None:
+        """Raise DataError, which names the record, where it does not fit with the others."""
+        try:
+            shape = self._output_shape(pixels.shape)
+            if not self._any_shape and shape != self.image_shape:
+                raise DataError(
+                    f"the shape {shape} (C, H, W) is not that of the first record, {self.image_shape}; all images must have "
+                    "the same size, be cropped to it (transform_param's crop_size) or come one at a time (batch_size: 1), "
+                    "and have the same channels (force_color, force_gray)"
+                )
         except DataError as error:
             raise DataError(f"{self._source.describe(record)}: {error}") from None
+        if not self._any_shape:
+            self._fitting_shape = pixels.shape
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if shape != self._fitting_shape:
+            try:
+                if self._output_shape(shape) != self.image_shape:
+                    return False
+            except DataError:
+                return False
+            self._fitting_shape = shape
+        return True
+
+    def _output_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        channels, height, width = shape
+        return self._transformer.output_shape((channels, height, width))
+
+    def _describe(self, what: int | tuple[int, int]) -> str:
+        if isinstance(what, int) or what[0] == what[1]:
+            return self._source.describe(what if isinstance(what, int) else what[0])
+        return f"{self._source.describe(what[0])} or another one up to record {what[1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from paratrain.data import images
 from paratrain.data.database import Database, describe_record
 from paratrain.data.datum import datum_to_array, parse_datum
+from paratrain.data.datum_layout import DatumLayout
 from paratrain.errors import DataError
 
 __all__ = ["DatumSource", "ImageListSource", "RecordSource"]
@@ -18,11 +20,16 @@ Array = npt.NDArray[Any]
 
 
 class RecordSource(Protocol):
-    """Labelled images in a fixed order, numbered from 0; for one thread at a time."""
+    """Labelled images in a fixed order, numbered from 0; for any number of threads at once."""
 
     def __len__(self) -> int: ...
     def read(self, record: int) -> tuple[Array, int]:
         """Return pixels, (C, H, W) uint8 or float32, and label. Raises DataError, which names the record."""
+
+    def read_alike(self, records: Sequence[int]) -> tuple[Array, list[int]] | None:
+        """Return the pixels of several records, (N, C, H, W), and their labels, as ``read`` would; None where reading them
+        at once is not possible, or not faster. May raise DataError.
+        """
 
     def key(self, record: int) -> str:
         """Return the name by which the source knows a record."""
@@ -40,6 +47,8 @@ class DatumSource:
     def __init__(self, database: Database, color: bool | None = None) -> None:
         self._database = database
         self._color = color
+        self._layout: DatumLayout | None = None
+        self._is_first = True
 
     def __len__(self) -> int:
         return len(self._database)
@@ -48,9 +57,17 @@ class DatumSource:
         value = self._database.get(record)
         try:
             datum = parse_datum(value)
-            return datum_to_array(datum, self._color), datum.label
+            pixels = datum_to_array(datum, self._color)
         except DataError as error:
             raise DataError(f"{self.describe(record)}: {error}") from None
+        if self._is_first:
+            self._layout = DatumLayout.of(value, datum)
+            self._is_first = False
+        return pixels, datum.label
+
+    def read_alike(self, records: Sequence[int]) -> tuple[Array, list[int]] | None:
+        layout = self._layout
+        return None if layout is None else layout.read(self._database.get_many(records))
 
     def key(self, record: int) -> str:
         return self._database.key(record).decode("utf-8", "backslashreplace")
@@ -94,12 +111,19 @@ class ImageListSource:
         return len(self._images)
 
     def read(self, record: int) -> tuple[Array, int]:
-        name, label, _ = self._images[record]
+        _, label, _ = self._images[record]
         try:
-            pixels = images.decode(images.read_image_file(name, self._root_folder), color=self._color)
+            pixels = images.decode(self.fetch(record), color=self._color)
         except DataError as error:
             raise DataError(f"{self.describe(record)}: {error}") from None
         return images.resize(pixels, *self._size) if self._size else pixels, label
+
+    def fetch(self, record: int) -> bytes:
+        """Return the bytes of an image's file. Raises DataError, which names the file."""
+        return images.read_image_file(self._images[record][0], self._root_folder)
+
+    def read_alike(self, records: Sequence[int]) -> tuple[Array, list[int]] | None:
+        return None
 
     def key(self, record: int) -> str:
         return self._images[record][0]

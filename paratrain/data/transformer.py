@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.data.images import copy_pixels
 from paratrain.errors import DataError, SnapshotError
 from paratrain.proto import TRAIN, BlobProto, Phase, TransformationParameter, blob_to_array, fork_fields, read_binary
 from paratrain.random import hash_key, uniform_at
@@ -31,9 +32,9 @@ class Transformer:
       images, of which the same window is taken. 0 without either.
     - ``force_color``, ``force_gray``: compressed images are decoded to 3 channels or to 1; ``color`` says which.
 
-    What is random depends on (seed, name of the layer, position in the endless sequence of records) and on nothing
-    else: not on the number of ranks, nor on which batch an image falls into. Raises DataError for settings that
-    contradict each other.
+    What is random depends on (seed, name of the layer, the counter that names this use of a record) and on nothing else:
+    not on the number of ranks, nor on which batch an image falls into. Any number of threads may transform at once.
+    Raises DataError for settings that contradict each other.
     """
 
     def __init__(self, parameter: TransformationParameter, phase: Phase, seed: int = 0, layer_name: str = "") -> None:
@@ -48,6 +49,7 @@ class Transformer:
         self._mean: Array | None = read_mean(parameter.mean_file) if parameter.HasField("mean_file") else None
         if len(self._mean_values):
             self._mean = self._mean_values
+        self._has_mean_image = self._mean is not None and parameter.HasField("mean_file")
         self._keys = {what: hash_key(seed, "transform", layer_name, what) for what in ("top", "left", "mirror")}
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -64,47 +66,60 @@ class Transformer:
             raise DataError(f"mean_value is given {times} times; give it once, or once for each of {channels} channels")
         return (channels, crop, crop) if crop else shape
 
-    def transform(self, images: Iterable[Array], positions: npt.NDArray[np.uint64], out: Array) -> None:
-        """Write the batch: image i, (C, H, W) uint8 or float32, at position ``positions[i]``, goes to ``out[i]``.
+    def transform(self, images: Iterable[Array], counters: npt.NDArray[np.uint64], out: Array) -> None:
+        """Write the batch: image i, (C, H, W) uint8 or float32, goes to ``out[i]``; what is random is keyed by ``counters[i]``.
 
-        ``out`` is (N, C, H, W) of the net's dtype, owned by the caller. Images must fit it (``output_shape``).
+        ``out`` is (N, C, H, W) of the net's dtype, owned by the caller. Images must fit it (``output_shape``). Images of
+        one size may come as one array (N, C, H, W), which is faster where nothing is random.
         """
-        height, width = out.shape[2:]
-        draws = {what: self._draw(what, positions) for what in ("top", "left") if self._crop_at_random}
-        mirrored = self._draw("mirror", positions) < 0.5 if self._mirror else None
-        mean = None if self._mean is None else self._mean.astype(out.dtype, copy=False)
-        scale = out.dtype.type(self._scale)
-        # The mean and the scale are applied to as many images at once as stay in the cache.
-        chunk_count = max(1, _CHUNK_VALUES // max(1, out[0].size))
-        # A mean image is cut and mirrored as each image is; mean values are the same everywhere.
-        mean_by_image = mean is not None and mean.shape[1:] != (1, 1) and (self._crop_size > 0 or self._mirror)
-        done = 0
-        for i, image in enumerate(images):
-            target = out[i] if mirrored is None or not mirrored[i] else out[i, :, :, ::-1]
-            if self._crop_size:
-                top, left = image.shape[1] - height, image.shape[2] - width
-                if draws:
-                    top, left = int(draws["top"][i] * (top + 1)), int(draws["left"][i] * (left + 1))
-                else:
-                    top, left = top // 2, left // 2
-                target[...] = image[:, top : top + height, left : left + width]
-            else:
-                top = left = 0
-                target[...] = image
-            if mean_by_image and mean is not None:
-                target -= mean[:, top : top + height, left : left + width]
-            if i + 1 - done >= chunk_count or i + 1 == len(out):
-                chunk = out[done : i + 1]
-                if mean is not None and not mean_by_image:
-                    chunk -= mean
-                if scale != 1:
-                    chunk *= scale
-                done = i + 1
+        if isinstance(images, np.ndarray) and not (self._crop_at_random or self._mirror):
+            self._transform_alike(images, out)
+        else:
+            self._transform_each(images, counters, out)
 
-    def _draw(self, what: str, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-        """Uniform numbers in [0, 1), one for each position."""
-        drawn: npt.NDArray[np.float64] = uniform_at(self._keys[what], positions).astype(np.float64)
+    def _transform_alike(self, images: Array, out: Array) -> None:
+        channels, rows, columns = window = _middle(images.shape[2:], out.shape[2:])
+        mean = self._mean[window] if self._mean is not None and self._has_mean_image else self._mean
+        # As many at once as stay in the cache.
+        step = max(1, _CHUNK_VALUES // max(1, out[0].size))
+        for first in range(0, len(out), step):
+            chunk = out[first : first + step]
+            np.copyto(chunk, images[first : first + step, channels, rows, columns])
+            self._subtract_and_scale(chunk, mean)
+
+    def _transform_each(self, images: Iterable[Array], counters: npt.NDArray[np.uint64], out: Array) -> None:
+        height, width = size = out.shape[2:]
+        mirrored = (self._draw("mirror", counters) < 0.5).tolist() if self._mirror else [False] * len(out)
+        if self._crop_at_random:
+            tops, lefts = self._draw("top", counters).tolist(), self._draw("left", counters).tolist()
+        for i, image in enumerate(images):
+            if self._crop_at_random:
+                top, left = int(tops[i] * (image.shape[1] - height + 1)), int(lefts[i] * (image.shape[2] - width + 1))
+                window = np.s_[:, top : top + height, left : left + width]
+            else:
+                window = _middle(image.shape[1:], size)
+            copy_pixels(image[window], out[i], mirrored=mirrored[i])
+            mean = self._mean
+            if mean is not None and self._has_mean_image:
+                mean = mean[window] if not mirrored[i] else mean[window][:, :, ::-1]
+            self._subtract_and_scale(out[i], mean)
+
+    def _subtract_and_scale(self, values: Array, mean: Array | None) -> None:
+        if mean is not None:
+            values -= mean
+        if self._scale != 1:
+            values *= values.dtype.type(self._scale)
+
+    def _draw(self, what: str, counters: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+        """Uniform numbers in [0, 1), one for each counter."""
+        drawn: npt.NDArray[np.float64] = uniform_at(self._keys[what], counters).astype(np.float64)
         return drawn
+
+
+def _middle(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """The window of ``size`` in the middle of images of ``shape``, both (height, width)."""
+    top, left = (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
+    return np.s_[:, top : top + size[0], left : left + size[1]]
 
 
 def check_transform(parameter: TransformationParameter) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.data import images
+from paratrain.data.bad_records import BadRecords
+from paratrain.data.loader import WHOLE
+from paratrain.data.options import BadRecordMode
 from paratrain.data.sharding import Positions, ShardedReader
 from paratrain.data.window_file import WindowFile, Windows
 from paratrain.errors import DataError
@@ -102,13 +105,15 @@ def _round(value: Any) -> int:
 class WindowLoader:
     """Fills batches with windows drawn by chance, with replacement: background first, then foreground.
 
-    Of N images int(N ``fg_fraction``) are foreground. Each is cut out (:func:`warped_region`), warped, with ``mirror``
-    turned left to right by chance, and becomes ``(pixel - mean) * scale``; where the image leaves off, the crop is 0.
-    ``mean`` is a (C, H, W) image, of which a window is taken ``(W - size) // 2`` from its top and left, or (C, 1, 1).
+    Of N images int(N ``fg_fraction``) are foreground, N being the batches of all ranks together. Each is cut out
+    (:func:`warped_region`), warped, with ``mirror`` turned left to right by chance, and becomes ``(pixel - mean) *
+    scale``; where the image leaves off, the crop is 0. ``mean`` is a (C, H, W) image, of which a window is taken
+    ``(W - size) // 2`` from its top and left, or (C, 1, 1).
 
     Draws depend on (seed, name of the layer, position of the sample), the positions of the ranks being dealt out by
-    ``reader``. With ``cache`` the compressed images are kept in memory once they have been read. It is a
-    :class:`paratrain.data.BatchLoader`.
+    ``reader``; any number of threads may fill batches at once. With ``cache`` the compressed images are kept in memory
+    once they have been read. ``on_bad_record`` "skip" lets the next window of the kind take the place of one whose image
+    cannot be used. It is a :class:`paratrain.data.BatchLoader`.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class WindowLoader:
         scale: float = 1.0,
         root_folder: str = "",
         cache: bool = False,
+        on_bad_record: BadRecordMode = "stop",
         seed: int = 0,
         layer_name: str = "",
     ) -> None:
@@ -137,11 +143,19 @@ class WindowLoader:
         self._mean = None if mean is None else self._fit_mean(mean)
         self._scale = np.float32(scale)
         self._root_folder = root_folder
+        self._bad_windows = {
+            id(kind): BadRecords(len(kind), on_bad_record) for kind in (windows.background, windows.foreground)
+        }
+        self._reading: dict[tuple[int, int], str] = {}  # by batch and first place
         self._cached: dict[int, bytes] | None = {} if cache else None
         self._keys = {what: hash_key(seed, "window", layer_name, what) for what in ("window", "mirror")}
 
     def counts(self, batch_size: int) -> tuple[int, int]:
-        """How many of a batch are background and foreground. Raises DataError where the file has none of a kind needed."""
+        """How many are background and foreground of the batch that the ranks make together, ``batch_size`` each.
+
+        Raises DataError where the file has none of a kind needed.
+        """
+        batch_size *= self._reader.size
         foreground = int(np.float32(batch_size) * self._fg_fraction)
         counts = (batch_size - foreground, foreground)
         kinds = ((self._windows.background, "background", "bg"), (self._windows.foreground, "foreground", "fg"))
@@ -158,23 +172,34 @@ class WindowLoader:
         return len(self._windows.background) + len(self._windows.foreground)
 
     def keys(self, batch: int, batch_size: int) -> list[str]:
-        chosen = self._choose(self._reader.positions(batch, batch_size))
+        chosen = [
+            (windows, next(self._bad_windows[id(windows)].candidates(index)))
+            for windows, index in self._choose(self._reader.positions(batch, batch_size))
+        ]
         return [f"{self._windows.paths[windows.image[i]]} (line {windows.line[i]})" for windows, i in chosen]
+
+    def reading(self, batch: int) -> list[str]:
+        return [what for (number, _), what in sorted(self._reading.copy().items()) if number == batch]
 
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         return self.image_shape
 
-    def fill(self, batch: int, data: Array, labels: Array) -> None:
+    def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
         positions = self._reader.positions(batch, len(data))
         mirrored = uniform_at(self._keys["mirror"], positions) < 0.5
         chosen = self._choose(positions)
-        for i, (mirror, (windows, index)) in enumerate(zip((mirrored & self._mirror).tolist(), chosen, strict=True)):
-            labels[i] = windows.label[index]
-            try:
-                self._cut_out(windows, index, mirror, data[i])
-            except DataError as error:
-                path = self._windows.paths[windows.image[index]]
-                raise DataError(f"{self._path}:{windows.line[index]} ('{path}'): {error}") from None
+        mirrored &= self._mirror
+        first, stop, _ = part.indices(len(data))
+        bad_count = 0
+        try:
+            for i in range(first, stop):
+                windows, index = chosen[i]
+                used = self._cut_out_good(windows, index, bool(mirrored[i]), data[i], (batch, first))
+                labels[i] = windows.label[used]
+                bad_count += used != index
+        finally:
+            self._reading.pop((batch, first), None)
+        return bad_count
 
     def close(self) -> None:
         """Forget the cached images."""
@@ -183,12 +208,26 @@ class WindowLoader:
     def _choose(self, positions: Positions) -> list[tuple[Windows, int]]:
         """The windows at the positions of a batch: of which kind, and which of them."""
         background_count, _ = self.counts(len(positions))
-        kinds = [
-            self._windows.background if i < background_count else self._windows.foreground
-            for i in range(len(positions))
-        ]
+        # Sample i of this rank is one of the batch that the ranks make together.
+        places = range(self._reader.rank, len(positions) * self._reader.size, self._reader.size)
+        kinds = [self._windows.background if place < background_count else self._windows.foreground for place in places]
         drawn = uniform_double_at(self._keys["window"], positions)
         return [(windows, int(share * len(windows))) for windows, share in zip(kinds, drawn.tolist(), strict=True)]
+
+    def _cut_out_good(self, windows: Windows, index: int, mirror: bool, out: Array, who: tuple[int, int]) -> int:
+        """Write a window, or the next good one of its kind, to ``out``; return which it is."""
+        bad_windows = self._bad_windows[id(windows)]
+        for number in bad_windows.candidates(index):
+            what = self._reading[who] = (
+                f"{self._path}:{windows.line[number]} ('{self._windows.paths[windows.image[number]]}')"
+            )
+            try:
+                self._cut_out(windows, number, mirror, out)
+            except DataError as error:
+                bad_windows.add(number, DataError(f"{what}: {error}"))
+            else:
+                return number
+        raise AssertionError("candidates end with an error")
 
     def _cut_out(self, windows: Windows, index: int, mirror: bool, out: Array) -> None:
         """Write one window to ``out`` (C, size, size)."""
@@ -209,11 +248,12 @@ class WindowLoader:
             target *= self._scale
 
     def _encoded(self, image: int) -> bytes:
-        encoded = None if self._cached is None else self._cached.get(image)
+        cached = self._cached  # close() may forget it meanwhile
+        encoded = None if cached is None else cached.get(image)
         if encoded is None:
             encoded = images.read_image_file(self._windows.paths[image], self._root_folder)
-            if self._cached is not None:
-                self._cached[image] = encoded
+            if cached is not None:  # two threads may read the same image; they find the same bytes
+                cached[image] = encoded
         return encoded
 
     def _fit_mean(self, mean: Array) -> Array:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from paratrain.backends.base import Backend
 from paratrain.blob import Blob
+from paratrain.data.options import DataOptions
 from paratrain.errors import LayerError, NetError
 from paratrain.proto import LayerParameter, Phase
 from paratrain.proto.fork_layers import fork_of_layer
@@ -53,6 +54,8 @@ class LayerContext:
     """Layers of type Python may run the code that the net names."""
     keeps_arrays: bool = False
     """Data layers copy each batch into their tops' own memory, whose arrays scripts may hold on to."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """How layers that read ahead do so."""
     shapes_only: bool = False
     """The net is only described, never run: layers shape their blobs and leave their memory untouched."""
     sum_over_ranks: Callable[[Any], None] = _alone
@@ -134,9 +137,22 @@ class Layer(abc.ABC):
         """
         return not cls.is_data
 
+    def carried_blobs(self) -> Sequence[Blob]:
+        """What a forward pass takes over from the one before, beside ``self.blobs``: the state of RNN and LSTM, say.
+
+        The layer owns these blobs, always the same ones, and shapes them in ``setup`` or ``reshape``. Every rank has values
+        of its own, which a snapshot keeps. Most layers have none.
+        """
+        return ()
+
     @property
     def record_count(self) -> int:
         """Of a layer that brings data: the records in its source; 0 where there is none."""
+        return 0
+
+    @property
+    def bad_record_count(self) -> int:
+        """Of a layer that brings data: how often another record has taken the place of a bad one, in the batches so far."""
         return 0
 
     def last_keys(self) -> list[str]:

@@ -17,7 +17,7 @@ __all__ = ["DummyDataLayer"]
 class DummyDataLayer(Layer):
     """Tops filled by ``data_filler``: one for all tops or one for each; zeros without any.
 
-    Shapes are given by ``shape``, or by the old ``num``, ``channels``, ``height``, ``width``, likewise once or for
+    Shapes are given by ``shape``, or by the old ``num``, ``channels``, ``height``, ``width``, each of them once or for
     each top. Constants are filled in when the layer is set up, all others anew in every forward pass, with other
     values on each rank.
     """
@@ -77,10 +77,14 @@ class DummyDataLayer(Layer):
         if any(legacy):
             if shapes:
                 raise self.error("dummy_data_param has both shape and num, channels, height, width; keep shape")
-            lengths = {len(axis) for axis in legacy}
-            if len(lengths) != 1:
-                raise self.error("num, channels, height and width must be given equally often")
-            shapes = list(zip(*legacy, strict=True))
+            names = ("num", "channels", "height", "width")
+            for name, axis in zip(names, legacy, strict=True):
+                if len(axis) not in (1, top_count):
+                    raise self.error(
+                        f"dummy_data_param gives {name} {len(axis)} times for {top_count} tops; give one for all, or one for each"
+                    )
+            axes = [list(axis) * (top_count if len(axis) == 1 else 1) for axis in legacy]
+            shapes = list(zip(*axes, strict=True))
         if len(shapes) not in (1, top_count):
             raise self.error(
                 f"dummy_data_param has {len(shapes)} shapes for {top_count} tops; give one for all, or one for each"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from paratrain.blob import Blob
 from paratrain.data.hdf5_records import Hdf5Records
+from paratrain.data.orders import Sequential, Shuffled
 from paratrain.data.sharding import ShardedReader
 from paratrain.errors import DataError
 from paratrain.layers.base import Layer, register_layer
@@ -40,32 +42,37 @@ class HDF5DataLayer(Layer):
         names = list(self.parameter.top)[: len(top)]
         rank, size = (0, 1) if context.phase == TEST else (context.rank, context.size)
         try:
-            self._records = Hdf5Records(
-                parameter.source,
-                names,
-                context.dtype,
-                shuffle=parameter.shuffle,
-                seed=context.seed,
-                layer_name=self.name,
-            )
+            self._records = Hdf5Records(parameter.source, names, context.dtype)
         except DataError as error:
             raise self._named(error) from error
-        self._reader = ShardedReader(self._records.count, rank, size)
+        count, pieces = self._records.count, self._records.file_counts
+        order = Shuffled(count, context.seed, self.name, pieces=pieces) if parameter.shuffle else Sequential()
+        self._reader = ShardedReader(count, rank, size, order=order)
         self._last: list[int] = []
+        self._current_file = -1
+        self.wait_s = 0.0
+        """Seconds spent so far reading rows."""
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, shape in zip(top, self._records.row_shapes, strict=True):
             blob.reshape(self._batch_size, *shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        start = time.perf_counter()
         first, step = self.context.deal
-        positions = self._reader.positions(first + self._batch * step, self._batch_size)
+        number = first + self._batch * step
+        records = self._reader.samples(number, self._batch_size).records
         try:
-            self._records.read(positions, [blob.write_data(None) for blob in top])
+            self._records.read(records, [blob.write_data(None) for blob in top])
         except DataError as error:
             raise self._named(error) from error
-        self._last = [int(position) for position in positions]
+        self._last = records
+        file = self._records.file_of(records[-1])
+        if file != self._current_file:
+            self._current_file = file
+            self._read_file_after(file, int(self._reader.positions(number, self._batch_size)[-1]))
         self._batch += 1
+        self.wait_s += time.perf_counter() - start
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Nothing: data has no gradient."""
@@ -81,11 +88,8 @@ class HDF5DataLayer(Layer):
         return self._records.count
 
     def last_keys(self) -> list[str]:
-        """The rows of the last batch, by their places in the sequence of this epoch."""
-        return [
-            f"row {position % self._records.count} of epoch {position // self._records.count}"
-            for position in self._last
-        ]
+        """The files and rows of the last batch."""
+        return [self._records.key(record) for record in self._last]
 
     @property
     def next_batch(self) -> int:
@@ -95,6 +99,23 @@ class HDF5DataLayer(Layer):
     def seek(self, batch: int) -> None:
         """Go on with batch number ``batch`` of this rank, as if those before had been handed out: for resumed runs."""
         self._batch = batch
+
+    def close(self) -> None:
+        """End the thread that reads ahead, and free the files' memory."""
+        if hasattr(self, "_records"):
+            self._records.close()
+
+    def _read_file_after(self, file: int, position: int) -> None:
+        """Have the file read that comes after this one, which is read from at ``position``."""
+        for _ in range(2):  # a file may end an epoch and start the next
+            epoch, place = divmod(position, self._records.count)
+            order = self._reader.order
+            end = order.window_end(epoch, place) if isinstance(order, Shuffled) else self._records.stop_of(file)
+            position = epoch * self._records.count + end
+            following = self._records.file_of(self._reader.record_at(position))
+            if following != file:
+                self._records.read_ahead(following)
+                return
 
     def _named(self, error: DataError) -> DataError:
         return DataError(f"layer '{self.name}' ({self.parameter.type}): {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from paratrain.proto import Datum
 __all__ = ["MemoryDataLayer"]
 
 Array = npt.NDArray[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @register_layer("MemoryData")
@@ -42,6 +45,7 @@ class MemoryDataLayer(Layer):
         self._position = 0
         self._added_count = 0
         self._unused_added = False
+        self._has_warned = False
         try:
             transform = self.parameter.transform_param
             self._transformer = Transformer(transform, self.context.phase, self.context.seed, self.name)
@@ -61,9 +65,19 @@ class MemoryDataLayer(Layer):
         """Take ``data`` (n, C, H, W) and ``labels`` of n values, to be handed out from the first on.
 
         Arrays of the net's dtype are kept, not copied: do not change them while they are in use. ``transform_param``
-        is not applied. Raises DataError, and keeps what was there, if n is not a multiple of the batch size or the
-        shapes do not fit.
+        is not applied, which a warning says. Raises DataError, and keeps what was there, if n is not a multiple of the
+        batch size or the shapes do not fit.
         """
+        if self.parameter.HasField("transform_param") and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Layer '%s' (%s): transform_param is not applied to arrays; transform them before, or add Datums",
+                self.name,
+                self.type,
+            )
+        self._take(data, labels)
+
+    def _take(self, data: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         dtype = np.dtype(self.context.dtype)
         samples, values = np.asarray(data, dtype), np.asarray(labels, dtype)
         wanted = self._shape[1:]
@@ -78,7 +92,7 @@ class MemoryDataLayer(Layer):
         self._unused_added = False
 
     def add(self, datums: Iterable[Datum]) -> None:
-        """Transform the Datums as ``transform_param`` says, and take them and their labels as ``reset`` does.
+        """Transform the Datums as ``transform_param`` says, and take them and their labels as ``reset`` takes arrays.
 
         Raises DataError if samples added before have not all been handed out, or a Datum does not fit.
         """
@@ -88,7 +102,7 @@ class MemoryDataLayer(Layer):
         data = np.empty((len(added), *self._shape[1:]), np.dtype(self.context.dtype))
         positions = np.arange(self._added_count, self._added_count + len(added), dtype=np.uint64)
         self._transformer.transform((self._pixels(i, datum) for i, datum in enumerate(added)), positions, data)
-        self.reset(data, np.array([datum.label for datum in added], data.dtype))
+        self._take(data, np.array([datum.label for datum in added], data.dtype))
         self._added_count += len(added)
         self._unused_added = True
 

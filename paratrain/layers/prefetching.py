@@ -1,4 +1,4 @@
-"""What layers have in common that read batches ahead of time, in a thread."""
+"""What layers have in common that read batches ahead of time, in threads."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from paratrain.blob import Blob, SyncedMemory
 from paratrain.blob.limits import check_bytes
 from paratrain.data.dealt import DealtLoader
 from paratrain.data.loader import BatchLoader
-from paratrain.data.prefetch import Prefetcher, RingMemory
+from paratrain.data.prefetch import Prefetcher
+from paratrain.data.ring import RingMemory
 from paratrain.errors import DataError
 from paratrain.layers.base import Layer
 from paratrain.proto import TEST, LayerParameter
 
 __all__ = ["PrefetchingLayer"]
 
+_DIVIDED_BYTES = 1 << 20
+
 
 class PrefetchingLayer(Layer):
     """Tops: images (N, C, H, W) and labels (N,), N being this rank's batch. Subclasses say what they are read from.
 
-    ``data_param.prefetch`` batches are kept in memory, filled by a thread; the tops show them without a copy, so their
-    arrays change with every forward pass, unless ``context.keeps_arrays`` asks for a copy. DataErrors name the layer:
-    what is wrong with the source as a whole is raised when the layer is set up, what is wrong with a record in the
-    ``forward`` that would have used it.
+    ``data_param.prefetch`` batches are kept in memory, filled by the threads that ``context.data`` asks for; the tops show
+    them without a copy, so their arrays change with every forward pass, unless ``context.keeps_arrays`` asks for a copy.
+    DataErrors name the layer: what is wrong with the source as a whole is raised when the layer is set up, what is wrong
+    with a record in the ``forward`` that would have used it.
     """
 
     bottom_range = (0, 0)
     top_range = (2, 2)
     is_data = True
+    _bad_record_count = 0
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
@@ -74,8 +78,19 @@ class PrefetchingLayer(Layer):
         image_bytes = math.prod(self._shapes[0]) * dtype.itemsize
         check_bytes(place_count * image_bytes, f"{place_count} batches of the shape {self._shapes[0]}")
         self._loader = loader
-        self._ring = _Ring(loader, self._shapes, dtype, place_count)
-        self._prefetcher = Prefetcher(self._ring.fill, [(place,) for place in range(place_count)], loader.close)
+        # Threads share a batch, so that few places keep many of them busy and the first batch is there soon; where images
+        # are small, dividing them takes longer than reading them.
+        pieces = 1 if image_bytes < _DIVIDED_BYTES else min(context.data.worker_count, self.batch_size)
+        self._ring = _Ring(loader, self._shapes, dtype, place_count, pieces)
+        self._prefetcher = Prefetcher(
+            self._ring.fill,
+            [(place,) for place in range(place_count)],
+            loader.close,
+            worker_count=min(context.data.worker_count, place_count * self._ring.piece_count),
+            piece_count=self._ring.piece_count,
+            time_limit_s=context.data.time_limit_s,
+            reading=loader.reading,
+        )
         if not context.keeps_arrays:
             for blob, memory in zip(top, self._ring.memories, strict=False):
                 blob.use_memory(data=memory)
@@ -88,6 +103,7 @@ class PrefetchingLayer(Layer):
         with self._named():
             place = self._prefetcher.get()
         arrays = self._ring.places[place]
+        self._bad_record_count += sum(self._ring.bad_counts[place])
         self._shapes = tuple(array.shape for array in arrays)
         for blob, memory, array in zip(top, self._ring.memories, arrays, strict=False):
             memory.show(place)
@@ -100,7 +116,7 @@ class PrefetchingLayer(Layer):
         """Nothing: images have no gradient."""
 
     def close(self) -> None:
-        """End the thread and close the source; the tops keep the last batch."""
+        """End the threads and close the source; the tops keep the last batch."""
         if hasattr(self, "_prefetcher"):
             self._prefetcher.close()
 
@@ -114,11 +130,14 @@ class PrefetchingLayer(Layer):
         """Records in the source."""
         return self._loader.record_count
 
+    @property
+    def bad_record_count(self) -> int:
+        return self._bad_record_count
+
     def last_keys(self) -> list[str]:
-        """The names of the records in the last batch; stops reading ahead until the next one is asked for."""
+        """The names of the records in the last batch."""
         if self.next_batch == 0:
             return []
-        self.seek(self.next_batch)  # ends the thread, which would use the loader at the same time
         return self._loader.keys(self.next_batch - 1, self.batch_size)
 
     @property
@@ -148,20 +167,31 @@ class _Ring:
     """The arrays of every place, and the memories that show them: images first, then labels."""
 
     def __init__(
-        self, loader: BatchLoader, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype[Any], place_count: int
+        self,
+        loader: BatchLoader,
+        shapes: tuple[tuple[int, ...], ...],
+        dtype: np.dtype[Any],
+        place_count: int,
+        piece_count: int,
     ) -> None:
         self._loader = loader
+        self.piece_count = piece_count
+        """Pieces that a batch is filled in, as equal as can be."""
+        self.bad_counts = [[0] * piece_count for _ in range(place_count)]
+        """Of the batch in each place, and each piece, the records that are bad."""
         self.places = [[np.zeros(shape, dtype) for shape in shapes] for _ in range(place_count)]
         self.memories = [RingMemory([_memory(array) for array in column]) for column in zip(*self.places, strict=True)]
 
-    def fill(self, batch: int, place: int) -> None:
-        """Read batch number ``batch`` into a place, which takes the shape of its images."""
+    def fill(self, batch: int, piece: int, place: int) -> None:
+        """Read a piece of batch number ``batch`` into a place, which takes the shape of its images."""
         arrays = self.places[place]
-        shape = (len(arrays[0]), *self._loader.shape_of(batch))
+        count = len(arrays[0])
+        part = slice(count * piece // self.piece_count, count * (piece + 1) // self.piece_count)
+        shape = (count, *self._loader.shape_of(batch))
         if arrays[0].shape != shape:
             arrays[0] = np.zeros(shape, arrays[0].dtype)
             self.memories[0].replace(place, _memory(arrays[0]))
-        self._loader.fill(batch, *arrays)
+        self.bad_counts[place][piece] = self._loader.fill(batch, arrays[0], arrays[1], part)
 
 
 def _memory(array: npt.NDArray[Any]) -> SyncedMemory:

@@ -22,7 +22,7 @@ _METHODS = ("setup", "reshape", "forward", "backward")
 
 
 class BlobVector(list[Blob]):
-    """The learnable blobs of a user's layer."""
+    """Blobs that a user's layer owns."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         super().__init__()
@@ -47,6 +47,8 @@ class UserLayer:
     """``paratrain.TRAIN`` or ``paratrain.TEST``."""
     blobs: BlobVector
     """The learnable blobs, made in ``setup`` by ``self.blobs.add_blob(2, 3)``."""
+    carried_blobs: BlobVector
+    """What a forward pass takes over from the one before, made by ``self.carried_blobs.add_blob(2, 3)``: snapshots keep it."""
     name: str
     rank: int
     """Which of the ranks that share the records this is: a layer that reads data takes record rank, rank + size ..."""
@@ -101,10 +103,16 @@ class PythonLayer(Layer):
                 "give --allow-python"
             )
         blobs = BlobVector(context.dtype)
-        self.blobs = blobs
+        self.blobs, self._carried_blobs = blobs, BlobVector(context.dtype)
         self.user_layer = self._create()
         attributes = {"param_str": python.param_str, "param_str_": python.param_str, "phase": int(context.phase)}
-        attributes |= {"blobs": blobs, "name": parameter.name, "rank": context.rank, "size": context.size}
+        attributes |= {
+            "blobs": blobs,
+            "carried_blobs": self._carried_blobs,
+            "name": parameter.name,
+            "rank": context.rank,
+            "size": context.size,
+        }
         for attribute, value in attributes.items():
             setattr(self.user_layer, attribute, value)
 
@@ -128,6 +136,10 @@ class PythonLayer(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         with self._user_code("backward"):
             self.user_layer.backward(top, propagate_down, bottom)
+
+    def carried_blobs(self) -> Sequence[Blob]:
+        """Those that the user's layer has made."""
+        return self._carried_blobs
 
     def _create(self) -> Any:
         python, module = self.parameter.python_param, self._import()

@@ -58,7 +58,7 @@ class RecurrentLayer(Layer):
             raise self.error("recurrent_param.num_output must be given and be at least 1")
         self._exposes = recurrent.expose_hidden
         self._shows = recurrent.debug_info and context.rank == 0
-        self._states: list[Any] = []
+        self._states: list[Blob] = []
         self._static: int | None = None
         self._gates, self._gates_diff, self._kept_h = Buffer(self.xp), Buffer(self.xp), Buffer(self.xp)
 
@@ -96,6 +96,8 @@ class RecurrentLayer(Layer):
         add_learnable_blob(self, (rows,), dtype, recurrent.bias_filler)
         if self._static is not None:
             add_learnable_blob(self, (rows, bottom[2].count_between(1)), dtype, recurrent.weight_filler)
+        if not self._exposes:
+            self._states = [Blob((0,), dtype) for _ in self.state_names]
         self._first_hidden = len(self.blobs)
         self.add_hidden_blobs(dtype)
 
@@ -139,13 +141,24 @@ class RecurrentLayer(Layer):
         top[0].reshape(steps, streams, self._size)
         for blob in top[1:]:
             blob.reshape(*state_shape)
+        for state in self._states:
+            if state.shape != state_shape[1:]:
+                had_values = state.count > 0
+                state.reshape(*state_shape[1:])
+                if had_values:
+                    state.data[...] = 0
 
     def _state_bottoms(self, bottom: Sequence[Blob]) -> range:
         return range(len(bottom) - len(self.state_names), len(bottom)) if self._exposes else range(0)
 
+    def carried_blobs(self) -> Sequence[Blob]:
+        """The states after the last step, (N, num_output) each, unless they are exposed."""
+        return self._states
+
     def reset(self) -> None:
         """Forget the hidden state: the next forward pass begins with zeros (Caffe's ``Reset``)."""
-        self._states = []
+        for state in self._states:
+            state.data[...] = 0
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = self.read(bottom[0])
@@ -158,15 +171,14 @@ class RecurrentLayer(Layer):
             static = self.xp.empty((streams, rows), x.dtype)
             self.backend.matrix_product(self.read(bottom[2]).reshape(streams, -1), self.read(self.blobs[2]).T, static)
             gates += static
-        states = [self.read(bottom[index])[0] for index in self._state_bottoms(bottom)] or self._states
-        if not states or states[0].shape[0] != streams:
-            states = [self.xp.zeros((streams, self._size), x.dtype) for _ in self.state_names]
+        states = [self.read(bottom[index])[0] for index in self._state_bottoms(bottom)]
+        states = states or [self.read(state) for state in self._states]
         kept_h = self._kept_h.get((steps, streams, self._size), x.dtype)
         last = self.run(gates, kept_h, self.read(bottom[1])[..., None], states, self.write(top[0]))
         for blob, state in zip(top[1:], last, strict=False):
             self.write(blob)[0] = state
-        if not self._exposes:
-            self._states = [state.copy() for state in last]
+        for blob, state in zip(self._states, last, strict=False):
+            self.write(blob)[...] = state
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         x, size = self.read(bottom[0]), self._size

@@ -59,6 +59,7 @@ class WindowDataLayer(PrefetchingLayer):
             scale=window.scale if window.HasField("scale") else transform.scale,
             root_folder=window.root_folder,
             cache=window.cache_images,
+            on_bad_record=self.context.data.on_bad_record,
             seed=self.context.seed,
             layer_name=self.name,
         )

@@ -26,6 +26,7 @@ _FORK_OF_HUNDRED = {
     2: "intel/caffe",
     3: "yjxiong/caffe",
     4: "SegNet, DeepLab and other smaller forks",
+    9: "paratrain",
 }
 
 # Fields in the range of BVLC's numbers, where those of the forks do not clash.

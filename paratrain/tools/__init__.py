@@ -1,4 +1,5 @@
-"""Small programs around training, each run as `python -m paratrain.tools.NAME`.
+"""Small programs around training: making databases, looking into them, and drawing.
 
-`digits` writes databases of real handwritten digits, `plot` draws what `paratrain train --metrics` recorded.
+`digits` (databases of real handwritten digits) and `plot` (what `paratrain train --metrics` recorded) are run as
+`python -m paratrain.tools.NAME`; the others are behind verbs of the command line.
 """

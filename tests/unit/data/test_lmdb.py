@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lmdb
@@ -78,6 +79,38 @@ def test_a_missing_number_among_numbered_keys_is_noticed(tmp_path):
     with LmdbReader(write(tmp_path / "db", {key: key for key in keys})) as reader:
         assert reader.get(3) == b"02"
         assert [reader.get(i) for i in range(5)] == keys
+
+
+@pytest.mark.parametrize("key", ["%08d", "%08d_photo.jpg", "photo%d"])
+@pytest.mark.parametrize(
+    "indices", [range(50), range(7, 20), [5], [49, 0, 1, 2], [3, 4, 6], [9, 8, 7], range(1, 50, 3)]
+)
+def test_many_records_are_those_that_come_one_by_one(tmp_path, key, indices):
+    path = write(tmp_path / "db", {key.encode() % i: b"value %d" % i for i in range(50)})
+    with LmdbReader(path) as one_by_one, LmdbReader(path) as database:
+        assert database.get_many(indices) == [one_by_one.get(index) for index in indices]
+        with pytest.raises(IndexError, match="no record 50"):
+            database.get_many([48, 49, 50])
+
+
+def test_many_records_across_a_missing_number(tmp_path):
+    keys = [b"%08d" % i for i in (0, 1, 2)] + [b"00000003x", b"00000003y", b"00000005"]
+    path = write(tmp_path / "db", {key: key for key in keys})
+    with LmdbReader(path) as database:
+        assert database.get_many(range(2, 6)) == keys[2:]
+        assert database.get_many([5, 4, 0]) == [keys[5], keys[4], keys[0]]
+
+
+def test_threads_read_side_by_side(tmp_path):
+    keys = sorted(b"image%d" % (i * 7919 % 10007) for i in range(3000))  # must be listed
+    path = write(tmp_path / "db", {key: key * 100 for key in keys})
+    with LmdbReader(path) as database, ThreadPoolExecutor(8) as pool:
+
+        def read(seed):
+            order = random.Random(seed).choices(range(3000), k=2000)
+            return all(database.key(i) == keys[i] and database.get(i) == keys[i] * 100 for i in order)
+
+        assert all(pool.map(read, range(8)))
 
 
 def test_a_database_is_a_folder_or_its_file_and_may_be_read_twice_at_once(tmp_path):

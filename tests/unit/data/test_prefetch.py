@@ -11,7 +11,9 @@ import pytest
 
 from paratrain.blob import Blob, SyncedMemory
 from paratrain.data import Prefetcher
-from paratrain.data.prefetch import RingMemory
+from paratrain.data.prefetch import call_within
+from paratrain.data.ring import RingMemory
+from paratrain.errors import DataError
 from tests.paths import REPOSITORY
 
 
@@ -19,7 +21,7 @@ def ring(count):
     return [(np.zeros(3), np.zeros(1)) for _ in range(count)]
 
 
-def fill_number(batch, data, label):
+def fill_number(batch, _piece, data, label):
     data[...] = batch
     label[...] = -batch
 
@@ -118,7 +120,7 @@ import time
 from paratrain.data import Prefetcher
 import numpy as np
 slots = [(np.zeros(1),) for _ in range(3)]
-def fill(batch, array):
+def fill(batch, piece, array):
     time.sleep(0.01)
     array[...] = batch
 prefetcher = Prefetcher(fill, slots, lambda: print("freed"))
@@ -128,6 +130,101 @@ prefetcher.get()
         [sys.executable, "-c", code], cwd=REPOSITORY, timeout=30, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("freed\n", "")
+
+
+@pytest.mark.parametrize(("workers", "pieces"), [(2, 1), (3, 2), (5, 4)])
+def test_batches_come_in_order_whoever_ends_first(workers, pieces):
+    slots = [(np.full(pieces, -1),) for _ in range(3)]
+    pauses = np.random.default_rng(1).uniform(0, 0.003, 1000)
+
+    def fill(batch, piece, array):
+        time.sleep(pauses[(7 * batch + piece) % 1000])
+        array[piece] = batch
+
+    prefetcher = Prefetcher(fill, slots, worker_count=workers, piece_count=pieces)
+    for batch in range(60):
+        assert slots[prefetcher.get()][0].tolist() == [batch] * pieces
+    assert len(prefetch_threads()) == workers
+    prefetcher.seek(7)
+    assert slots[prefetcher.get()][0].tolist() == [7] * pieces
+    prefetcher.close()
+    assert not prefetch_threads()
+
+
+def test_the_pieces_of_one_batch_are_filled_side_by_side():
+    together = threading.Barrier(3, timeout=10)  # broken unless three threads fill the only place at once
+    prefetcher = Prefetcher(lambda *_: together.wait(), [()], worker_count=3, piece_count=3)
+    for _ in range(4):
+        prefetcher.get()
+    prefetcher.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_of_several_errors_the_first_in_order_arrives(workers):
+    def fill(batch, piece):
+        if batch >= 2:
+            time.sleep(0.02 if (batch, piece) == (2, 1) else 0)  # the others are there long before
+            raise KeyError(f"{batch}.{piece}")
+        time.sleep(0.001)
+
+    for failing in (lambda b, p: fill(b, p) if (b, p) != (2, 0) else None, fill):
+        prefetcher = Prefetcher(failing, [()] * 4, worker_count=workers, piece_count=2)
+        for _ in range(2):
+            prefetcher.get()
+        with pytest.raises(KeyError, match=r"2\.0" if failing is fill else r"2\.1"):
+            prefetcher.get()
+        prefetcher.close()
+    assert not prefetch_threads()
+
+
+def test_a_thread_that_hangs_is_an_error_that_says_where_and_closing_does_not_wait():
+    never, freed = threading.Event(), []
+
+    def fill(batch, piece):
+        if batch == 2:
+            never.wait()
+
+    prefetcher = Prefetcher(
+        fill,
+        [()] * 3,
+        lambda: freed.append(True),
+        worker_count=2,
+        time_limit_s=0.3,
+        reading=lambda batch: [f"record {batch}"],
+    )
+    prefetcher.get(), prefetcher.get()
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=r"record 2: reading it has not ended within 0\.3 s.*--data-timeout"):
+        prefetcher.get()
+    prefetcher.close()
+    assert time.monotonic() - begin < 5
+    assert not freed, "the thread may still be reading"
+    never.set()
+    deadline = time.monotonic() + 5
+    while prefetch_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not prefetch_threads()
+
+
+def test_a_source_that_is_slow_but_moves_is_waited_for():
+    records = iter(range(1000))
+    prefetcher = Prefetcher(
+        lambda *_: time.sleep(0.7), [()], time_limit_s=0.2, reading=lambda _: [f"record {next(records)}"]
+    )
+    prefetcher.get()
+    prefetcher.close()
+
+
+def test_a_call_is_waited_for_so_long_and_no_longer():
+    assert call_within(5, lambda: 3, lambda: "it") == 3
+    with pytest.raises(KeyError, match="inside"):
+        call_within(5, lambda: {}["inside"], lambda: "it")
+    with pytest.raises(TimeoutError, match="its own"):
+        call_within(5, lambda: (_ for _ in ()).throw(TimeoutError("its own")), lambda: "it")
+    never = threading.Event()
+    with pytest.raises(DataError, match=r"the first record has not ended within 0\.05 s"):
+        call_within(0.05, never.wait, lambda: "the first record")
+    never.set()
 
 
 def test_ring_memory_shows_places_in_turn_to_everyone_who_shares_it():

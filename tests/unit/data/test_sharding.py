@@ -1,34 +1,73 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paratrain.data.sharding import ShardedReader, ShuffledReader, first_position
+from paratrain.data.orders import Sequential, Shuffled
+from paratrain.data.sharding import ShardedReader, first_position
+
+ORDERS = {
+    "as they lie": lambda _: Sequential(),
+    "shuffled": lambda count: Shuffled(count, 7, "data"),
+    "in windows": lambda count: Shuffled(count, 7, "data", window=20),
+    "in windows of one record": lambda count: Shuffled(count, 7, "data", window=1),
+    "piece by piece": lambda count: Shuffled(count, 7, "data", pieces=[count // 2, count - count // 2]),
+}
+
+
+def reader_of(kind, count, rank=0, size=1, first=0):
+    return ShardedReader(count, rank, size, first, ORDERS[kind](count))
+
+
+def dealt_together(kind, count, size, batch_size, batches, first=0):
+    """The records and counters of all ranks' batches, in the order of the sequence."""
+    readers = [reader_of(kind, count, rank, size, first) for rank in range(size)]
+    records, counters = [], []
+    for batch in range(batches):
+        dealt = [reader.samples(batch, batch_size) for reader in readers]
+        records += np.stack([samples.records for samples in dealt], axis=1).ravel().tolist()
+        counters += np.stack([samples.counters for samples in dealt], axis=1).ravel().tolist()
+    return records, counters
 
 
 @given(
-    count=st.integers(1, 30),
+    kind=st.sampled_from(sorted(ORDERS)),
+    count=st.integers(2, 120),
     size=st.integers(1, 6),
-    batch_size=st.integers(1, 5),
+    batch_size=st.integers(1, 40),
     batches=st.integers(1, 8),
-    first=st.integers(0, 50),
+    first=st.integers(0, 200),
 )
-def test_the_ranks_together_read_what_one_rank_reads(count, size, batch_size, batches, first):
-    one = ShardedReader(count, first=first)
-    ranks = [ShardedReader(count, rank, size, first) for rank in range(size)]
-    for batch in range(batches):
-        together = np.stack([rank.positions(batch, batch_size) for rank in ranks], axis=1).ravel()
-        assert together.tolist() == one.positions(batch, batch_size * size).tolist()
+def test_the_ranks_together_read_what_one_rank_reads(kind, count, size, batch_size, batches, first):
+    """Every record comes once an epoch, whoever reads it, and has the counter epoch * count + record."""
+    records, counters = dealt_together(kind, count, size, batch_size, batches, first)
+    one = reader_of(kind, count, first=first).samples(0, len(records))
+    assert (records, counters) == (one.records, one.counters.tolist())
+    for start in range(-first % count, len(records) - count + 1, count):
+        assert sorted(records[start : start + count]) == list(range(count))
+    assert counters == [(first + i) // count * count + record for i, record in enumerate(records)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [7, 101])
+@pytest.mark.parametrize("kind", sorted(ORDERS))
+def test_odd_counts_come_out_even_over_any_ranks(kind, count, size):
+    """Steps are whole on all ranks: over ``count`` steps every record has come as often as any other."""
+    records, _ = dealt_together(kind, count, size, 4, count)
+    assert np.bincount(records).tolist() == [4 * size] * count
 
 
 @given(count=st.integers(1, 30), size=st.integers(1, 6), first=st.integers(0, 50))
-def test_every_record_comes_once_an_epoch_in_order(count, size, first):
+def test_records_come_in_order_unless_they_are_shuffled(count, size, first):
     """The plain definition: walk over the endless sequence and deal it out like cards."""
     walk = [(first + k) % count for k in range(count * size * 2)]
     for rank in range(size):
-        reader = ShardedReader(count, rank, size, first)
-        assert reader.records(reader.positions(0, count * 2)) == walk[rank::size]
+        samples = ShardedReader(count, rank, size, first).samples(0, count * 2)
+        assert samples.records == walk[rank::size]
 
 
 def test_first_position_is_below_rand_skip_and_depends_on_seed_and_layer():
@@ -39,41 +78,12 @@ def test_first_position_is_below_rand_skip_and_depends_on_seed_and_layer():
     assert drawn == [first_position(10, seed, "data") for seed in range(200)]
 
 
-@given(
-    count=st.integers(1, 30),
-    size=st.integers(1, 6),
-    batch_size=st.integers(1, 40),
-    batches=st.integers(1, 8),
-    first=st.integers(0, 50),
-)
-def test_shuffled_epochs_hold_every_record_once_whoever_reads_them(count, size, batch_size, batches, first):
-    """All ranks' batches, dealt back together, are one sequence; every whole epoch of it is a permutation."""
-    ranks = [ShuffledReader(count, rank, size, first, 7, "data") for rank in range(size)]
-    sequence = []
-    for batch in range(batches):
-        dealt = [rank.records(rank.positions(batch, batch_size)) for rank in ranks]
-        sequence += np.stack(dealt, axis=1).ravel().tolist()
-    one = ShuffledReader(count, first=first, seed=7, layer_name="data")
-    assert sequence == one.records(one.positions(0, len(sequence)))
-    for start in range(-first % count, len(sequence) - count + 1, count):
-        assert sorted(sequence[start : start + count]) == list(range(count))
-
-
-def test_shuffled_orders_differ_by_epoch_seed_and_layer_and_by_nothing_else():
-    def order(epoch, seed=7, layer_name="data"):
-        reader = ShuffledReader(1000, 0, 1, 0, seed, layer_name)
-        return reader.records(reader.positions(epoch, 1000))
-
-    orders = [order(0), order(1), order(12345), order(0, seed=8), order(0, layer_name="other"), list(range(1000))]
-    assert len({tuple(order) for order in orders}) == len(orders)
-    assert order(12345) == orders[2]
-
-
-def test_shuffled_orders_are_even():
-    """Over many epochs each record is as often in each place: chi-square over 5 x 5 cells, 16 degrees of freedom."""
-    counts = np.zeros((5, 5))
-    reader = ShuffledReader(5, seed=1, layer_name="data")
-    order = np.array(reader.records(reader.positions(0, 5 * 2000))).reshape(2000, 5)
-    for place in range(5):
-        counts[place] = np.bincount(order[:, place], minlength=5)
-    assert ((counts - 400) ** 2 / 400).sum() < 45
+@pytest.mark.parametrize("kind", sorted(ORDERS))
+def test_any_number_of_threads_may_ask_for_any_batch(kind):
+    count, batch_size, batches = 101, 8, 200
+    expected = [reader_of(kind, count).samples(batch, batch_size).records for batch in range(batches)]
+    reader = reader_of(kind, count)
+    asked = np.random.default_rng(1).permutation(np.tile(np.arange(batches), 4)).tolist()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda batch: reader.samples(batch, batch_size).records, asked))
+    assert found == [expected[batch] for batch in asked]

@@ -154,8 +154,10 @@ class TestLoader:
             wanted = 200 / 2 if is_background else 120 / 3
             assert abs(count - wanted) < 5 * wanted**0.5
 
-    def test_the_ranks_together_draw_what_one_rank_draws(self):
-        settings = {"fg_fraction": 0.5, "mirror": True}
+    @pytest.mark.parametrize("fg_fraction", [0.5, 0.25, 0.1, 0.99])
+    def test_the_ranks_together_draw_what_one_rank_draws(self, fg_fraction):
+        """Whether or not each rank's share of the foreground is a whole number."""
+        settings = {"fg_fraction": fg_fraction, "mirror": True}
         one = self.loader(**settings)
         ranks = [self.loader(rank, 3, **settings) for rank in range(3)]
         for number in range(4):

@@ -224,7 +224,6 @@ def test_a_bad_record_is_an_error_of_the_forward_that_needs_it(numbered, tmp_pat
         (data_layer("nowhere_lmdb"), r"layer 'd' \(Data\): nowhere_lmdb: no such database"),
         ('type: "Data" name: "d" data_param { batch_size: 1 }', r"layer 'd' \(Data\): no database is named"),
         (data_layer("x", batch_size=0), "no batch_size"),
-        (data_layer("x", "shuffle: true"), "data_param.shuffle"),
         (data_layer("x") + " transform_param { mean_value: 1 mean_file: 'm' }", "both mean_file and mean_value"),
     ],
 )
@@ -281,6 +280,10 @@ def test_dummy_data_takes_the_old_axes_and_one_of_each_for_all_tops():
     )
     assert [top.shape for top in run.tops] == [(2, 3, 4, 5), (6, 1, 1, 1)]
     assert run.tops[1].data.ravel().tolist() == [3] * 6
+    run = set_up(
+        'type: "DummyData" top: "a" top: "b" dummy_data_param { num: 2 num: 6 channels: 3 height: 4 width: 5 }'
+    )
+    assert [top.shape for top in run.tops] == [(2, 3, 4, 5), (6, 3, 4, 5)]
     run = set_up('type: "DummyData" top: "a" top: "b" dummy_data_param { num: 2 channels: 3 height: 4 width: 5 }')
     assert [top.shape for top in run.tops] == [(2, 3, 4, 5)] * 2
     assert not run.forward()[0].any()
@@ -291,7 +294,8 @@ def test_dummy_data_takes_the_old_axes_and_one_of_each_for_all_tops():
     [
         ("", "0 shapes for 2 tops"),
         ("shape { dim: 1 } num: 1 channels: 1 height: 1 width: 1", "both shape and num"),
-        ("num: 1 channels: 1 height: 1", "equally often"),
+        ("num: 1 channels: 1 height: 1", "gives width 0 times for 2 tops"),
+        ("num: 1 num: 1 num: 1 channels: 1 height: 1 width: 1", "gives num 3 times for 2 tops"),
         ("shape { dim: 1 } data_filler { } data_filler { } data_filler { }", "data_filler is given 3 times for 2 tops"),
     ],
 )
@@ -312,16 +316,20 @@ def samples(count):
     return np.arange(count * 6, dtype=np.float32).reshape(count, 1, 2, 3), np.arange(count, dtype=np.float32)
 
 
-def test_memory_data_hands_out_its_arrays_in_turn():
+def test_memory_data_hands_out_its_arrays_in_turn(caplog):
     run = set_up(MEMORY)
     data, labels = samples(6)
     run.layer.reset(data, labels.reshape(6, 1, 1, 1))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Layer 'm' (MemoryData): transform_param is not applied to arrays; transform them before, or add Datums"
+    ]
     for start in (0, 2, 4, 0):
         top, label = run.forward()
         assert np.array_equal(top, data[start : start + 2])
         assert label.tolist() == [start, start + 1]
     run.layer.reset(data[4:], labels[4:])
     assert run.forward()[1].tolist() == [4, 5]
+    assert len(caplog.records) == 1, "once is enough"
 
 
 def test_memory_data_transforms_what_is_added_and_waits_until_it_is_used():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from google.protobuf import text_format
 
 from paratrain.backends import create_backend
+from paratrain.data import hdf5_records
 from paratrain.errors import DataError, LayerError, MissingDependencyError, ShapeMismatchError
 from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter
@@ -114,6 +116,46 @@ def test_seek_goes_on_where_another_run_stopped(numbered: Path) -> None:
     resumed = set_up(data_layer(numbered, "shuffle: true"))
     resumed.layer.seek(4)
     assert labels_of(resumed, 2) == labels[4:]
+
+
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+def test_the_next_file_is_read_by_a_thread_while_this_one_is_used(
+    numbered: Path, shuffle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = set_up(data_layer(numbered, shuffle, batch_size=1), seed=5)
+    readers: list[tuple[str, str]] = []
+    load = hdf5_records.open_hdf5
+
+    def open_hdf5(path: str, mode: str) -> Any:
+        readers.append((Path(path).stem, threading.current_thread().name))
+        return load(path, mode)
+
+    monkeypatch.setattr(hdf5_records, "open_hdf5", open_hdf5)
+    labels = []
+    for _ in range(30):
+        labels += labels_of(run, 1)[0]
+        for thread in threading.enumerate():
+            if thread.name == "paratrain-hdf5":
+                thread.join()
+    files = [label for label, _ in itertools.groupby(0 if label < 4 else 1 if label == 4 else 2 for label in labels)]
+    found = [int(file) for file, _ in readers]
+    # In their order, one file ahead, unless it is the one that was used before this one, and still there.
+    expected = [file for i, file in enumerate(files) if i < 2 or file != files[i - 2]]
+    assert found[: len(expected)] == expected
+    assert len(found) <= len(expected) + 1
+    assert [name for _, name in readers] == ["MainThread"] + ["paratrain-hdf5"] * (len(readers) - 1)
+    assert run.layer.wait_s > 0
+    run.layer.close()
+
+
+def test_large_files_are_in_memory_one_at_a_time(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5_records, "_LARGE_BYTES", 50)
+    run = set_up(data_layer(numbered, batch_size=1))
+    held = set()
+    for _ in range(11):
+        run.forward()
+        held.add(len(run.layer._records._files._futures))
+    assert held == {1}
 
 
 def test_tops_choose_the_datasets(numbered: Path) -> None:
@@ -240,5 +282,5 @@ def test_ranks_take_turns_over_the_batches_of_a_test(numbered: Path) -> None:
         run = set_up(text, TEST, deal=(rank, 2))
         for batch in range(rank, 6, 2):
             np.testing.assert_array_equal(run.forward()[0], alone[batch])
-            first = 2 * batch % run.layer.record_count
-            assert run.layer.last_keys()[0] == f"row {first} of epoch {2 * batch // run.layer.record_count}"
+            file, row = [(0, 0), (0, 2), (1, 0), (2, 1), (2, 3)][batch % 5]
+            assert run.layer.last_keys()[0] == f"{numbered.parent / str(file)}.h5: row {row}"
