@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from machine import REPOSITORY, describe
 
@@ -31,8 +32,8 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def time_own_updates(solver_type: str, iters: int) -> float:
-    """Return the median milliseconds of an update in this process."""
+def make_solver(solver_type: str) -> tuple[Any, Any]:
+    """Return a solver of parameters of these shapes, and a gradient for them."""
     import numpy as np
 
     from paratrain.backends import create_backend
@@ -53,7 +54,13 @@ def time_own_updates(solver_type: str, iters: int) -> float:
     random = np.random.default_rng(1)
     parameters = solver.net.parameters
     parameters.data.mutable_host()[...] = random.standard_normal(parameters.count, np.float32) * np.float32(0.01)
-    gradient = random.standard_normal(parameters.count, np.float32)
+    return solver, random.standard_normal(parameters.count, np.float32)
+
+
+def time_own_updates(solver_type: str, iters: int) -> float:
+    """Return the median milliseconds of an update in this process."""
+    solver, gradient = make_solver(solver_type)
+    parameters = solver.net.parameters
     times = []
     for _ in range(iters + 2):
         parameters.diff.mutable_host()[...] = gradient

@@ -15,16 +15,19 @@ import numpy as np
 
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator, TreeExchange
+from paratrain.data.options import DataOptions, default_worker_count
 from paratrain.net import Net, Parameters
 from paratrain.proto import SolverParameter
 from paratrain.random import entropy
 from paratrain.solvers import Solver, create_solver
 from paratrain.solvers.nets import NetOptions
 from paratrain.solvers.ranks import Values
+from paratrain.topology.hosts import RankPlace, local_place, numa_of_rank, sharing_warnings
+from paratrain.topology.machine import MachineWarning
 from paratrain.topology.planner import plan_ranks
 from paratrain.topology.tree import Tree
 
-__all__ = ["DataParallel", "TreeRanks", "create_parallel_solver", "exchanged_bytes", "join_ranks"]
+__all__ = ["DataParallel", "TreeRanks", "create_parallel_solver", "exchanged_bytes", "join_ranks", "tree_by_places"]
 
 
 class TreeRanks:
@@ -54,6 +57,10 @@ class TreeRanks:
     def share_texts(self, text: str) -> list[str]:
         """Every rank's text, in the order of the ranks."""
         return list(self._communicator.allgather_objects(text))
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Every rank's value on the root, in the order of the ranks; None elsewhere."""
+        return self._communicator.gather_objects(value)
 
 
 class DataParallel:
@@ -95,9 +102,19 @@ class DataParallel:
         return self._ranks.exchange.mean_scalars(values)
 
 
-def join_ranks(communicator: Communicator) -> TreeRanks:
-    """Return the ranks of ``communicator``, joined by the tree that follows from where they run."""
-    return TreeRanks(communicator, plan_ranks(communicator.node_of_rank))
+def join_ranks(communicator: Communicator, tree: Tree | None = None) -> TreeRanks:
+    """Return the ranks of ``communicator``, joined by ``tree``; where it is None, by the one that follows from where they run."""
+    return TreeRanks(communicator, tree_by_places(communicator)[0] if tree is None else tree)
+
+
+def tree_by_places(communicator: Communicator) -> tuple[Tree, list[MachineWarning]]:
+    """Return the tree that follows from where ranks run, and what is doubtful about these places (T12).
+
+    All ranks call it. The ranks of a node that are bound to one NUMA node are joined first, then those of the node.
+    """
+    places: list[RankPlace] = communicator.allgather_objects(local_place())
+    nodes = communicator.node_of_rank
+    return plan_ranks(nodes, numa_of_rank(places, nodes)), sharing_warnings(places, nodes)
 
 
 def create_parallel_solver(
@@ -106,15 +123,18 @@ def create_parallel_solver(
     *,
     backend: str = "numpy",
     net_options: NetOptions | None = None,
+    tree: Tree | None = None,
 ) -> Solver:
-    """Return this rank's solver, joined to those of the other ranks by the tree that follows from where ranks run.
+    """Return this rank's solver, joined to those of the other ranks by ``tree`` (see :func:`join_ranks`).
 
-    All ranks call it with the same parameter. A negative ``random_seed`` is drawn by the root, the same for all ranks.
+    All ranks call it with the same parameter and tree. A negative ``random_seed`` is drawn by rank 0 for all ranks.
     """
     seed = parameter.random_seed
     if seed < 0:
         seed = communicator.broadcast_object(entropy())
-    ranks = join_ranks(communicator) if communicator.size > 1 else None
+    ranks = join_ranks(communicator, tree) if communicator.size > 1 else None
+    if net_options is None:
+        net_options = NetOptions(data=DataOptions(default_worker_count(communicator.local_size)))
     solver = create_solver(
         parameter,
         backend=create_backend(backend),

@@ -10,6 +10,7 @@
           ShapeMismatchError      blobs whose shapes do not fit together
       SolverError                 solver settings that contradict each other
       NotFiniteError              a loss or gradient that is infinite or not a number
+        SpoiltParametersError       parameters that are not fit to be written or trained on
       SnapshotError               weights or a training state that cannot be read, written or used
       DataError                   a source of records that cannot be opened or holds something else
       CommunicationError          ranks that cannot find, reach or understand each other
@@ -36,6 +37,7 @@ __all__ = [
     "ShapeMismatchError",
     "SnapshotError",
     "SolverError",
+    "SpoiltParametersError",
     "TopologyError",
     "UnknownNameError",
 ]
@@ -82,10 +84,11 @@ class SolverError(ParatrainError):
 
 
 class NotFiniteError(ParatrainError):
-    """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same.
+    """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same."""
 
-    On the root alone: values that an update has spoilt, found before they are written to a snapshot.
-    """
+
+class SpoiltParametersError(NotFiniteError):
+    """Values that an update has spoilt, found before they are written to a snapshot. Raised on the root alone."""
 
 
 class SnapshotError(ParatrainError):

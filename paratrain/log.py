@@ -102,15 +102,15 @@ def log(message: str) -> None:
 class ProgressBar:
     """A bar of iterations on stderr while that is a terminal; otherwise nothing at all. A context manager.
 
-    Log lines are printed above the bar.
+    Log lines are printed above the bar. ``total`` is None where it is not known; ``unit`` says what is counted.
     """
 
-    def __init__(self, total: int, start: int = 0, *, enabled: bool = True) -> None:
+    def __init__(self, total: int | None, start: int = 0, *, enabled: bool = True, unit: str = "it") -> None:
         self._bar: tqdm[Any] | None = None
         if enabled and sys.stderr.isatty():
             from tqdm import tqdm  # only where there is a bar to draw
 
-            self._bar = tqdm(total=total, initial=start, unit="it", dynamic_ncols=True, leave=False, file=sys.stderr)
+            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, leave=False, file=sys.stderr)
 
     def advance(self, loss: float | None = None) -> None:
         """Count one iteration; show ``loss`` where it is given."""

@@ -1,7 +1,9 @@
 """The figures of a training run as JSON lines: one object a line, for programs to read.
 
-A displayed iteration gives ``iteration, loss, lr, images_per_s, data_s, forward_s, backward_s, exchange_s, update_s``, on
-several ranks also ``loss_min`` and ``loss_max``, between which ``loss``, the mean, lies;
+A displayed iteration gives ``iteration, loss, lr, images_per_s, data_s, forward_s, backward_s, exchange_s, update_s,
+data_share, bad_records``, on several ranks also ``loss_min`` and ``loss_max``, between which ``loss``, the mean, lies.
+``data_share`` is the share of the time, from 0 to 1, that the root rank waited for data; ``bad_records`` counts how often, on
+all ranks and from the start of the run, another record took the place of one that cannot be used;
 a test gives ``iteration, test_net, outputs``, where ``outputs`` maps each output to its mean (to a list, for outputs of
 several values). The ``_s`` figures are seconds of the root rank, summed over the iterations since the line before.
 A number that is not finite is written as null, which JSON can express.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["entropy", "generator", "hash_key", "uniform_at", "uniform_double_at", "uniform_rows"]
+__all__ = ["entropy", "generator", "hash_key", "permutation", "uniform_at", "uniform_double_at", "uniform_rows"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -58,6 +58,25 @@ def uniform_double_at(key: int, index: npt.NDArray[np.uint64]) -> npt.NDArray[np
     return drawn
 
 
+def permutation(key: int, count: int) -> npt.NDArray[np.uint64]:
+    """Return the numbers 0 to ``count - 1`` in an order that depends on ``key`` alone, (count,).
+
+    They are sorted by random numbers, each of which carries its own number in its lowest bits: one sort of integers
+    without ties, the same on every machine and with every version of numpy, which promises that of its generators' bits
+    but not of their ``permutation``. 1.28 million take 26 ms, a third of what ``argsort`` of the same numbers takes.
+    """
+    numbers = np.arange(count, dtype=np.uint64)
+    drawn: npt.NDArray[np.uint64] = (numbers + np.uint64(1)) * _GOLDEN
+    drawn += np.uint64(key)
+    _mix_64(drawn, np.empty_like(drawn), np)
+    lowest = np.uint64((1 << max(count - 1, 0).bit_length()) - 1)
+    drawn &= ~lowest
+    drawn |= numbers
+    drawn.sort()
+    drawn &= lowest
+    return drawn
+
+
 def uniform_rows(key: int, rows: range, inner: int, out: Any, xp: Any = np) -> None:
     """Fill ``out``, (len(rows), inner) of ``xp``, with the numbers of whole rows: ``out[i, j]`` is element ``rows[i] inner + j``.
 
@@ -83,10 +102,15 @@ def uniform_rows(key: int, rows: range, inner: int, out: Any, xp: Any = np) -> N
 
 def _mix(z: Any, scratch: Any, xp: Any) -> None:
     """Apply the finalizer of SplitMix64 in place and keep the upper 24 bits."""
+    _mix_64(z, scratch, xp)
+    xp.right_shift(z, xp.uint64(40), out=z)
+
+
+def _mix_64(z: Any, scratch: Any, xp: Any) -> None:
+    """Apply the finalizer of SplitMix64 in place."""
     for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
         xp.right_shift(z, xp.uint64(shift), out=scratch)
         xp.bitwise_xor(z, scratch, out=z)
         xp.multiply(z, factor, out=z)
     xp.right_shift(z, xp.uint64(31), out=scratch)
     xp.bitwise_xor(z, scratch, out=z)
-    xp.right_shift(z, xp.uint64(40), out=z)

@@ -32,6 +32,9 @@ _HARMLESS = (
     "convolution_param.cudnn_convolution_algo_seeker",
     "convolution_param.negative_slope",  # without relu, which is refused; the fork reads it with relu only
     "cudnn_math_override",
+    "data_param.cache",  # the operating system keeps in memory what was read, as far as there is room
+    "data_param.parser_threads",
+    "data_param.threads",
     "debug",
     "default_conv_algos_override",
     "default_cudnn_math_override",

@@ -25,6 +25,10 @@ class Request(ABC):
         CommunicationError if the other rank is gone or sent a message of another size.
         """
 
+    @abstractmethod
+    def test(self) -> bool:
+        """Whether the message is complete, as after `wait`, without waiting; the same error for another size."""
+
 
 class Communicator(ABC):
     """The place of this process among the ranks, and the messages between them.

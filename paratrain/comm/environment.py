@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Slurm numbers the steps that it makes for itself (batch script, interactive shell, extern) from here on.
@@ -91,6 +91,17 @@ def _pmix(environ: Mapping[str, str]) -> LauncherEnvironment | None:
 def _number(environ: Mapping[str, str], name: str) -> int | None:
     value = environ.get(name, "")
     return int(value) if value.isascii() and value.isdigit() else None
+
+
+def number_nodes(memory_groups: Sequence[int], boot_ids: Sequence[str]) -> list[int]:
+    """For each rank the number of its node, counted from 0 in the order of their lowest ranks.
+
+    Two ranks share a node when MPI puts them in one of the `memory_groups` and both see the same boot of the same
+    kernel: containers of one machine may share no memory, and machines of one hostname are not one. Where a system has
+    no boot id (""), MPI's word alone counts.
+    """
+    numbers: dict[tuple[int, str], int] = {}
+    return [numbers.setdefault(place, len(numbers)) for place in zip(memory_groups, boot_ids, strict=True)]
 
 
 def mpi_family(library_version: str) -> str | None:

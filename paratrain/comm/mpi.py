@@ -9,12 +9,13 @@ import sys
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request, as_bytes
-from paratrain.comm.environment import LauncherEnvironment, first_line, mpi_family
+from paratrain.comm.environment import LauncherEnvironment, first_line, mpi_family, number_nodes
 from paratrain.errors import CommunicationError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -207,20 +208,34 @@ class _MpiRequest(Request):
         parts: Sequence[tuple[MPI.Request, int | None]],
         peer: int | None,
     ) -> None:
-        self._owner, self._action, self._parts, self._peer = owner, action, parts, peer
+        self._owner, self._action, self._parts, self._peer = owner, action, deque(parts), peer
+
+    def test(self) -> bool:
+        return self._finish(lambda request, status: bool(request.Test(status)))
 
     def wait(self) -> None:
+        def complete(request: MPI.Request, status: MPI.Status | None) -> bool:
+            _complete(request, status, lambda: self._owner.check_present(self._peer, self._action))
+            return True
+
+        self._finish(complete)
+
+    def _finish(self, complete: Callable[[MPI.Request, MPI.Status | None], bool]) -> bool:
+        """Drop the parts from the first on while `complete(part, status)` is true; whether none is left."""
         mpi = self._owner._mpi
-        for request, expected in self._parts:
+        while self._parts:
+            request, expected = self._parts[0]
             status = None if expected is None else mpi.Status()
             try:
-                _complete(request, status, lambda: self._owner.check_present(self._peer, self._action))
+                if not complete(request, status):
+                    return False
             except mpi.Exception as error:
                 raise self._owner._failure(self._action, error) from error
             if status is not None and status.Get_count(mpi.BYTE) != expected:
                 found = f"expected a message of {expected} bytes, got {status.Get_count(mpi.BYTE)}"
                 raise self._owner._failure(self._action, found)
-        self._parts = ()
+            self._parts.popleft()
+        return True
 
 
 def _complete(request: MPI.Request, status: MPI.Status | None, check: Callable[[], None] | None = None) -> None:
@@ -254,9 +269,8 @@ def _nodes(mpi: ModuleType, world: MPI.Intracomm) -> list[int]:
     node = world.Split_type(mpi.COMM_TYPE_SHARED, key=world.rank)
     lowest = int(node.allreduce(world.rank, op=mpi.MIN))
     node.Free()
-    places = world.allgather((lowest, _boot_id()))
-    numbers: dict[tuple[int, str], int] = {}
-    return [numbers.setdefault(place, len(numbers)) for place in places]
+    groups, boot_ids = zip(*world.allgather((lowest, _boot_id())), strict=True)
+    return number_nodes(groups, boot_ids)
 
 
 def _boot_id() -> str:

@@ -51,13 +51,17 @@ class _ThreadRequest(Request):
             )
         self._complete = source._complete = True
 
+    def test(self) -> bool:
+        with self._group.changed:
+            if self._mismatch:
+                raise CommunicationError(f"rank {self._rank} of {self._group.size}: {self._mismatch}")
+            return self._complete
+
     def wait(self) -> None:
         group, place = self._group, f"rank {self._rank} of {self._group.size}"
         with group.changed:
             group.changed.wait_for(lambda: self._complete or group.failures or self._peer in group.ended)
-            if self._mismatch:
-                raise CommunicationError(f"{place}: {self._mismatch}")
-            if self._complete:
+            if self.test():
                 return
             if group.failures:
                 rank, failure = group.failures[0]

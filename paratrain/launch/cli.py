@@ -28,6 +28,12 @@ _VERBS = {
     "check": "say what is wrong with a net or a solver, and what it costs",
     "upgrade_net": "bring an old network file to today's form",
     "upgrade_solver": "bring an old solver file to today's form",
+    "convert_imageset": "make a database of the images that a list names",
+    "convert_folder": "make databases of a folder that holds a folder for each class",
+    "convert_mnist": "make a database of MNIST's own files",
+    "convert_cifar": "make databases of CIFAR-10 or CIFAR-100",
+    "compute_image_mean": "compute the mean image of a database",
+    "data": "show what a database, an HDF5 file or a list of images holds",
     "device_query": "show what the driver says of each GPU",
     "topology": "show how the GPUs are linked, and the tree that ranks would form",
 }

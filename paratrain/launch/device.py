@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from paratrain.errors import DeviceError
-from paratrain.topology.nvml import read_machine
+from paratrain.topology.find import find_machine
+from paratrain.topology.machine import Machine
 from paratrain.topology.selection import select_gpus
 
-__all__ = ["choose_cpu", "count_ranks"]
+__all__ = ["choose_cpu", "computing_gpus", "count_ranks"]
+
+BACKEND = "numpy"
+GPU_BACKENDS: frozenset[str] = frozenset()  # those that compute on GPUs: none in this version
 
 
 def choose_cpu(gpu: str | None, cpu: bool, gpu_mode: bool) -> str:
@@ -17,14 +21,25 @@ def choose_cpu(gpu: str | None, cpu: bool, gpu_mode: bool) -> str:
     if cpu:
         return "--cpu"
     if gpu is not None:
-        select_gpus(gpu, read_machine())
+        select_gpus(gpu, find_machine())
         return "this version of paratrain has no GPU backend; the GPUs stay idle"
     if not gpu_mode:
         return "solver_mode: CPU"
-    machine = read_machine()
+    machine = find_machine()
     if not machine.gpus:
         return f"no NVIDIA GPU: {machine.no_gpu_reason or machine.source}"
     return "this version of paratrain has no GPU backend; the GPUs stay idle"
+
+
+def computing_gpus(gpu: str | None, cpu: bool) -> Machine:
+    """Return this node with the GPUs on which a run computes, which is none of them unless the backend computes on GPUs.
+
+    Raises DeviceError for a GPU that is asked for by ``-gpu`` and not there.
+    """
+    if cpu or BACKEND not in GPU_BACKENDS:
+        return Machine(no_gpu_reason="the run computes on the CPU")
+    machine = find_machine()
+    return machine if gpu is None else machine.select(select_gpus(gpu, machine))
 
 
 def count_ranks(gpu: str | None, cpu: bool) -> int:
@@ -39,4 +54,4 @@ def count_ranks(gpu: str | None, cpu: bool) -> int:
         if len(set(words)) != len(words) or not all(word.isascii() and word.isdecimal() for word in words):
             raise DeviceError(f"--cpu -gpu {gpu}: expected different numbers, one for each rank, as in --cpu -gpu 0,1")
         return len(words)
-    return len(select_gpus(gpu, read_machine()))
+    return len(select_gpus(gpu, find_machine()))

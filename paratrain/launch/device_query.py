@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from paratrain.topology.find import find_machine
 from paratrain.topology.machine import Gpu, Machine
-from paratrain.topology.nvml import read_machine
 from paratrain.topology.selection import select_gpus
 
 _EXAMPLES = """\
@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one block of lines for each GPU. DeviceError if a GPU is asked for that is not there."""
-    machine = read_machine()
+    machine = find_machine()
     if arguments.gpu is not None:
         machine = machine.select(select_gpus(arguments.gpu, machine))
     print(describe(machine))

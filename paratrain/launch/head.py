@@ -13,11 +13,16 @@ __all__ = ["log_head"]
 logger = logging.getLogger(__name__)
 
 
-def log_head(solver: Solver, communicator: Communicator) -> None:
-    """Log ranks and devices, the effective batch, records and epochs, parameters, and what a step exchanges."""
+def log_head(solver: Solver, communicator: Communicator, tree: str) -> None:
+    """Log ranks and devices, the effective batch, records and epochs, parameters, and what a step exchanges.
+
+    `tree` says by which tree they do.
+    """
     parameter, size = solver.parameter, communicator.size
     nodes = len(set(communicator.node_of_rank))
     logger.info("Ranks: %d on %s, each on the CPU", size, _count(nodes, "node"))
+    if size > 1:
+        logger.info("Tree: %s", tree)
     batch = solver.images_per_iteration // (parameter.iter_size * size)
     logger.info(
         "Effective batch: %d images = batch_size %d x iter_size %d x %d ranks",

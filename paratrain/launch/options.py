@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from paratrain.comm.communicator import Communicator
+from paratrain.data.options import BAD_RECORD_MODES, DataOptions, default_worker_count
 from paratrain.errors import SnapshotError
 from paratrain.net import CopyRules, Net
 from paratrain.proto import NetState
@@ -13,6 +15,7 @@ from paratrain.snapshot import load_all_weights, split_weights
 __all__ = [
     "add",
     "add_copying",
+    "add_data",
     "add_devices",
     "add_filters",
     "add_iterations",
@@ -20,6 +23,7 @@ __all__ = [
     "add_python",
     "check_model",
     "copy_rules",
+    "data_options",
     "load_all",
     "new_parser",
     "positive",
@@ -118,6 +122,46 @@ def add_python(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-python", action="store_true", help="let layers of type Python run the code that the net names"
     )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data-workers``, ``--on-bad-record`` and ``--data-timeout``, which say how records are read ahead."""
+    parser.add_argument(
+        "--data-workers",
+        type=positive,
+        metavar="N",
+        help="threads of each rank that decode and transform records ahead of time, for each data layer (default: one less "
+        "than the cores of this rank, at least 1)",
+    )
+    parser.add_argument(
+        "--on-bad-record",
+        choices=BAD_RECORD_MODES,
+        default=DataOptions.on_bad_record,
+        help="what follows a record that cannot be used: stop (default), or skip it, and the next good one takes its place",
+    )
+    parser.add_argument(
+        "--data-timeout",
+        type=_seconds,
+        default=DataOptions.time_limit_s,
+        metavar="SECONDS",
+        help=f"stop when reading one record takes so long (default: {DataOptions.time_limit_s:g})",
+    )
+
+
+def data_options(arguments: argparse.Namespace, communicator: Communicator) -> DataOptions:
+    """What ``--data-workers``, ``--on-bad-record`` and ``--data-timeout`` say."""
+    return DataOptions(
+        arguments.data_workers or default_worker_count(communicator.local_size),
+        arguments.on_bad_record,
+        arguments.data_timeout,
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds above 0")
+    return value
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ import logging
 from paratrain.comm.communicator import Communicator
 from paratrain.errors import ParatrainError, SnapshotError
 from paratrain.proto import SolverParameter
-from paratrain.snapshot import Metric, check_writable, find_newest
+from paratrain.snapshot import Metric, find_newest
 from paratrain.solvers import Solver
 
 __all__ = ["add_keep", "add_resume", "find_state", "prepare_keeper"]
@@ -76,11 +76,10 @@ def prepare_keeper(arguments: argparse.Namespace, solver: Solver) -> None:
     keeper = solver.keeper
     keeper.keep, keeper.metric = arguments.keep, arguments.keep_best
     parameter = solver.parameter
-    is_hdf5 = parameter.snapshot_format == SolverParameter.HDF5
     if keeper.metric is None:
         if not parameter.snapshot and not parameter.snapshot_after_train:
             try:
-                check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
+                solver.check_snapshots()
             except ParatrainError as error:
                 logger.warning("A signal that asks for a snapshot, as SIGTERM does, would end the run: %s", error)
         return
@@ -88,7 +87,7 @@ def prepare_keeper(arguments: argparse.Namespace, solver: Solver) -> None:
     if keeper.metric.name not in outputs:
         found = f"their outputs are {', '.join(outputs)}" if outputs else "the solver has no test net"
         raise SnapshotError(f"--keep-best {keeper.metric}: no test net has an output '{keeper.metric.name}'; {found}")
-    check_writable(parameter.snapshot_prefix, hdf5=is_hdf5)
+    solver.check_snapshots()
 
 
 def _count(text: str) -> int:

@@ -1,6 +1,7 @@
-"""Signals while training: what SIGINT, SIGHUP and SIGTERM ask of the solver.
+"""Signals while training: what SIGINT, SIGHUP, SIGTERM, SIGUSR1 and SIGUSR2 ask of the solver.
 
-They are noted when they come and done after the iteration, by all ranks together. A second SIGINT does not wait.
+They are noted when they come and done after the iteration, or between batches of a test, by all ranks together. A second
+SIGINT does not wait.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _SAME_SIGNAL_S = 0.5
 
 
 class SignalWatch:
-    """While it is entered, SIGINT and SIGHUP have the effects given, and SIGTERM is SNAPSHOT and STOP.
+    """While it is entered, SIGINT and SIGHUP have the effects given, SIGTERM and SIGUSR1 are SNAPSHOT and STOP, and SIGUSR2 is
+    SNAPSHOT: launchers pass the last two on to the ranks as they are, where others may end the ranks (Open MPI).
 
     Calling it returns what has been asked since the last call: it is a solver's ``action_function``. Once a stop has been
     asked for, a further SIGINT raises KeyboardInterrupt. In another thread than the main one, which gets no signals, nothing
@@ -38,6 +40,8 @@ class SignalWatch:
             signal.SIGINT: sigint,
             signal.SIGHUP: sighup,
             signal.SIGTERM: Action.SNAPSHOT | Action.STOP,
+            signal.SIGUSR1: Action.SNAPSHOT | Action.STOP,
+            signal.SIGUSR2: Action.SNAPSHOT,
         }
         self._came: list[signal.Signals] = []
         self._stops = False
@@ -53,7 +57,8 @@ class SignalWatch:
         asked = Action.NONE
         for name in signals:
             asked |= self._effects[name]
-        logger.info("%s: %s after this iteration", " and ".join(name.name for name in signals), _describe(asked))
+        names = " and ".join(name.name for name in signals)
+        logger.info("%s: %s when this iteration, or batch of a test, is done", names, _describe(asked))
         return asked
 
     def __enter__(self) -> SignalWatch:

@@ -19,6 +19,7 @@ from paratrain.log import init_log
 from paratrain.net import Net
 from paratrain.proto import NetParameter, NetState, Phase, read_prototxt, upgrade_net
 from paratrain.random import entropy
+from paratrain.solvers.feeding import log_bad_records
 from paratrain.solvers.ranks import Alone, Ranks
 from paratrain.solvers.testing import can_be_dealt
 
@@ -53,6 +54,7 @@ def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Op
     opened = agreed(communicator, lambda: _open(arguments, phase, communicator, seed))
     with guard(communicator), contextlib.closing(opened):
         work(opened)
+        log_bad_records([opened.net], opened.ranks)
     communicator.close()
     return 0
 
@@ -74,6 +76,7 @@ def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicato
         size=size,
         allow_python=arguments.allow_python,
         deal=(rank, size) if is_shared else (0, 1),
+        data=options.data_options(arguments, communicator),
     )
     net = Net(parameter, context)
     try:

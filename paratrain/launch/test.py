@@ -40,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     options.add_devices(parser, "check that these GPUs are there; this version computes on the CPU")
     options.add_filters(parser)
     options.add_python(parser)
+    options.add_data(parser)
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from paratrain.errors import DeviceError, TopologyError
-from paratrain.topology.machine import Machine
-from paratrain.topology.plan import plan_machine
-from paratrain.topology.selection import select_gpus
+from paratrain.launch.topology_check import CheckedPlan, add_check, plan_found, run_as_ranks
+from paratrain.launch.topology_source import LENET_BYTES, Wanted, find, make_plan, wanted
+from paratrain.topology.cost import Prediction
+from paratrain.topology.draw import draw_plan, draw_warnings
+from paratrain.topology.draw_times import draw_comparison, draw_predictions, draw_simulation
+from paratrain.topology.plan import SHAPES
+from paratrain.topology.simulation import Simulation
+from paratrain.topology.style import Style
+from paratrain.topology.view import view_of
 
-LENET_BYTES = 431_080 * 4  # float32 parameters
+__all__ = ["EXIT_WARNINGS", "add_parser", "byte_count", "run"]
+
+EXIT_WARNINGS = 3
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 _EXAMPLES = """\
   paratrain topology
   paratrain topology --machine list
-  paratrain topology --machine dgx1-v100 --gpus 0,1,3
+  paratrain topology --machine dgx1-v100 --gpus 0,1,3 --bytes 64M
+  paratrain topology --machine hgx-a100 --compare --bytes 100k --bytes 100M
+  paratrain topology --machine hgx-h100 --nodes 4 --bytes 100M --simulate
   paratrain topology --from topo.txt      (what nvidia-smi topo -m has printed on some machine)
+  paratrain topology --from topo.txt --svg topo.svg
+  paratrain topology --ranks 4 --measure
+  paratrain topology --from topo.txt --tree chain --save plan.json      (then: paratrain train --topology plan.json)
 """
 
 
@@ -38,78 +53,195 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "topology",
         help="show how the GPUs are linked and the tree planned over them",
-        description="Show how the GPUs of a machine are linked, the tree that gradients and parameters will take, and "
-        "how long an exchange should take, from default figures of the links. Only reads; changes and moves nothing.",
+        description="Show how the GPUs of a machine are linked, the tree that gradients and parameters will take, and how\n"
+        "long an exchange should take. Only reads; changes and moves nothing, unless --check is given.\n\nExit code: 0 done, "
+        f"1 input that cannot be used, 2 a command that cannot be understood, {EXIT_WARNINGS} warnings with --strict.",
         epilog=f"examples:\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-from",
-        "--from",
+    _add_machine(parser)
+    _add_plan(parser)
+    add_check(parser)
+    _add_output(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add(parser: argparse._ActionsContainer, name: str, **settings: object) -> None:
+    parser.add_argument(f"-{name}", f"--{name}", **settings)  # type: ignore[arg-type]
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which machine")
+    where = group.add_mutually_exclusive_group()
+    _add(
+        where,
+        "from",
         dest="source",
         metavar="FILE",
-        help="read the saved output of `nvidia-smi topo -m` of any machine (- for standard input), not this machine",
+        help="what `nvidia-smi topo -m` has printed on any machine, or a file of --save (- for standard input)",
     )
-    known = "show a machine of the catalogue ('list' names them)"
-    where.add_argument("-machine", "--machine", metavar="NAME", help=known)
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON (schema 1)")
-    parser.add_argument("-gpus", "--gpus", metavar="0,1,3", help="plan for these GPUs only")
-    at_root = "the GPU at the root of the tree (the first one)"
-    parser.add_argument("-root", "--root", type=int, metavar="N", help=at_root)
-    parser.add_argument(
-        "-bytes",
-        "--bytes",
+    _add(where, "machine", metavar="NAME", help="a machine of the catalogue ('list' names them)")
+    _add(where, "ranks", type=_count, metavar="N", help="N ranks on the CPU cores of this machine")
+    _add(group, "gpus", metavar="0,1,3", help="these GPUs only")
+    _add(group, "nodes", type=_count, metavar="N", help="N such machines, joined by a network")
+    _add(group, "network", type=_rate, metavar="GB/S", help="what the network card of a node carries in each direction")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to plan")
+    _add(
+        group,
+        "root",
+        type=int,
+        metavar="N",
+        help="the GPU (or rank) at the root of the tree (default: whichever is fastest)",
+    )
+    shapes = "the fastest (auto), a tree, chain or star, the tree in the order of the indices, or trees on shards"
+    _add(group, "tree", choices=SHAPES, help=f"{shapes} (default: auto, and index for ranks on CPU cores)")
+    _add(
+        group,
+        "bytes",
         type=byte_count,
-        default=LENET_BYTES,
+        action="append",
         metavar="N[k|M|G]",
-        help="size of the buffer to plan for, in powers of 1000 (LeNet's parameters, %(default)s)",
+        help=f"size of the buffer to plan for, in powers of 1000 (default: LeNet's parameters, {LENET_BYTES}); several "
+        "are predicted, the first one is planned for",
     )
-    parser.set_defaults(run=run)
+    _add(group, "model", metavar="NET", help="plan for the gradients of this net (a prototxt of a net or a solver)")
+    _add(group, "compare", action="store_true", help="list the predicted times of all methods")
+    _add(group, "simulate", action="store_true", help="simulate the exchange, transfer by transfer, beside the formula")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to show it")
+    form = group.add_mutually_exclusive_group()
+    _add(form, "json", action="store_true", help="print JSON (schema 1), and warnings on standard error")
+    _add(form, "dot", action="store_true", help="print Graphviz's language")
+    _add(group, "svg", metavar="FILE", help="draw links and tree to FILE")
+    _add(group, "save", metavar="FILE", help="write the JSON to FILE, for --from and for `paratrain train --topology`")
+    _add(group, "strict", action="store_true", help=f"exit with {EXIT_WARNINGS} if there are warnings")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the machine, its tree, predictions and warnings; with --json the warnings go to standard error as well."""
+    """Print the machine, its tree, predictions and warnings; return the exit code. Raises ParatrainError."""
     if arguments.machine == "list":
         from paratrain.topology.known_machines import machine_names
 
         print("\n".join(machine_names()))
         return 0
-    machine = _machine(arguments)
-    if not machine.gpus and (arguments.gpus is not None or arguments.root is not None):
-        raise DeviceError(f"no NVIDIA GPU: {machine.no_gpu_reason}; leave out --gpus and --root, or give --from FILE")
-    if arguments.gpus is not None:
-        machine = machine.select(select_gpus(arguments.gpus, machine, "--gpus"))
-    plan = plan_machine(machine, arguments.bytes, arguments.root)
+    code = run_as_ranks(arguments)
+    if code is not None:
+        return code
+    found = find(arguments)
+    asked = wanted(arguments, found)
+    checked = plan_found(arguments, found, asked)
+    plan, warnings = checked.plan, view_of(checked.plan).warnings
+    shown = Shown(checked, asked, *_times(arguments, checked, asked))
+    if arguments.svg is not None:
+        from paratrain.topology.svg import draw_svg
+
+        _write(arguments.svg, draw_svg(plan))
+    if arguments.save is not None:
+        _write(arguments.save, _json(shown))
     if arguments.json:
-        from paratrain.topology.report import plan_values
-
-        print(json.dumps(plan_values(plan), indent=2))
-        for warning in machine.warnings:
+        print(_json(shown), end="")
+        for warning in warnings:
             print(f"warning {warning.code}: {warning.message}", file=sys.stderr)
+    elif arguments.dot:
+        from paratrain.topology.dot import draw_dot
+
+        print(draw_dot(plan), end="")
     else:
-        from paratrain.topology.draw import draw_plan
+        print(_picture(shown, is_compared=arguments.compare))
+    if not checked.has_tree:
+        return 1
+    return EXIT_WARNINGS if arguments.strict and warnings else 0
 
-        print(draw_plan(plan))
-    return 0
+
+@dataclass(frozen=True)
+class Shown:
+    """A plan, and the predictions for every size that was asked for; simulations of the first."""
+
+    checked: CheckedPlan
+    asked: Wanted
+    columns: Sequence[tuple[Prediction, ...]]
+    simulations: Sequence[Simulation]
 
 
-def _machine(arguments: argparse.Namespace) -> Machine:
-    """The machine that the options name: saved text, one of the catalogue, or this one."""
-    if arguments.source is not None:
-        from paratrain.topology.matrix import read_machine as read_text
+def _times(
+    arguments: argparse.Namespace, checked: CheckedPlan, asked: Wanted
+) -> tuple[list[tuple[Prediction, ...]], list[Simulation]]:
+    others = asked.byte_counts[1:]
+    plans = [checked.plan, *(make_plan(checked.found, asked, count) for count in others)]
+    columns = [plan.predictions for plan in plans]
+    if arguments.compare:
+        from paratrain.topology.compare import compare_methods
 
-        if arguments.source == "-":
-            return read_text(sys.stdin.buffer.read(), "standard input")
-        try:
-            content = Path(arguments.source).read_bytes()
-        except OSError as error:
-            raise TopologyError(f"{arguments.source}: cannot be read: {error.strerror}") from error
-        return read_text(content, arguments.source)
-    if arguments.machine is not None:
-        from paratrain.topology.known_machines import known_machine
+        columns = [compare_methods(plan) for plan in plans]
+    if not arguments.simulate:
+        return columns, []
+    from paratrain.topology.simulation import simulate_plan
 
-        return known_machine(arguments.machine)
-    from paratrain.topology.nvml import read_machine as read_driver
+    return columns, simulate_plan(checked.plan)
 
-    return read_driver()
+
+def _picture(shown: Shown, is_compared: bool) -> str:
+    style, plan, found = _style(), shown.checked.plan, shown.checked.found
+    parts = [draw_plan(plan, style, found.verdicts, with_times=False)]
+    if shown.checked.lines:
+        parts += ["", *shown.checked.lines]
+    if plan.edges and shown.columns[0]:
+        parts.append("")
+        if is_compared:
+            parts += draw_comparison(shown.columns, style)
+        else:
+            parts += [line for column in shown.columns for line in draw_predictions(column, style)]
+    if shown.simulations:
+        parts += ["", *draw_simulation(shown.simulations, style)]
+    return "\n".join([*parts, *draw_warnings(view_of(plan).warnings, style)])
+
+
+def _json(shown: Shown) -> str:
+    from paratrain.topology.report import plan_values, prediction_values
+    from paratrain.topology.simulation import simulation_values
+
+    asked = shown.asked
+    values = plan_values(shown.checked.plan, shown.checked.found.verdicts)
+    values["predictions"] = [prediction_values(one) for column in shown.columns for one in column]
+    values["simulations"] = simulation_values(shown.simulations)
+    if shown.checked.values is not None:
+        values["tests"] = list(shown.checked.values)
+    values["wanted"] = {"tree": asked.tree, "root": asked.root, "bytes": list(asked.byte_counts), "nodes": asked.nodes}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _style() -> Style:
+    """Box lines and colours on a terminal that can show them; plain characters into files and pipes."""
+    on_terminal = sys.stdout.isatty()
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    has_colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return Style(unicode=on_terminal and encoding == "utf8", colour=on_terminal and has_colours)
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).write_text(text, encoding="utf-8")
+    print(f"written to {path}", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    """A bandwidth in GB/s, for argparse."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no bandwidth; expected GB/s, as in 12.5")
+    return rate

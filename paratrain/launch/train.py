@@ -10,24 +10,28 @@ import sys
 
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import launcher_environment
-from paratrain.data_parallel import create_parallel_solver
-from paratrain.errors import NotFiniteError, SnapshotError
+from paratrain.data_parallel import create_parallel_solver, exchanged_bytes
+from paratrain.errors import NotFiniteError, SnapshotError, SpoiltParametersError
 from paratrain.launch import options
 from paratrain.launch.abort import agree, agreed, connect, guard
-from paratrain.launch.device import choose_cpu, count_ranks
+from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
 from paratrain.launch.head import log_head
+from paratrain.launch.link_check import check_before_training, checked_tree
 from paratrain.launch.log_file import open_log_file
 from paratrain.launch.overrides import override
+from paratrain.launch.rank_tree import RankTree, add_topology, choose_tree
 from paratrain.launch.resume import AUTO, add_keep, add_resume, find_state, prepare_keeper
 from paratrain.launch.self_launch import launch_ranks
+from paratrain.launch.shuffling import add_shuffle, shuffled
 from paratrain.launch.signals import EFFECTS, SignalWatch
 from paratrain.log import init_log
 from paratrain.metrics import MetricsWriter
 from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
-from paratrain.solvers import NetOptions, Solver, as_described, read_solver
+from paratrain.solvers import NetOptions, Solver, read_solver
 from paratrain.solvers.batches import divide_batches
+from paratrain.solvers.feeding import log_bad_records
 from paratrain.solvers.sentinel import NAN_MODES
 
 __all__ = ["add_parser", "run"]
@@ -44,7 +48,9 @@ _EXAMPLES = """\
   paratrain train -solver solver.prototxt -weights pretrained.caffemodel
   paratrain train fine_solver.prototxt -weights pretrained.caffemodel --rename ip1:hidden --allow-mismatch
   paratrain train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+  paratrain train solver.prototxt --shuffle window:20000
   paratrain train solver.prototxt --resume auto --keep 3 --keep-best accuracy
+  mpirun -n 4 paratrain train solver.prototxt --topology plan.json       (saved by paratrain topology --save plan.json)
 """
 
 
@@ -55,8 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         "train a network from a solver prototxt",
         "Train the network that a solver prototxt names. Under mpirun every rank takes its share of the records, and "
-        "batch_size is that of one rank.\n\nSIGTERM writes a snapshot and stops, SIGINT and SIGHUP have the effects given below, "
-        "on all ranks after the\niteration, whichever rank gets the signal; a second SIGINT stops at once.",
+        "batch_size is that of one rank.\n\nSIGTERM and SIGUSR1 write a snapshot and stop, SIGINT and SIGHUP have the "
+        "effects given below, on all ranks after the\niteration or between test batches, whichever rank gets the "
+        "signal; a second SIGINT stops at once.",
         _EXAMPLES,
     )
     parser.add_argument("file", nargs="?", metavar="SOLVER", help="the solver prototxt")
@@ -68,9 +75,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_keep(parser)
     options.add_copying(parser)
     add_run(parser)
+    add_topology(parser)
+    parser.add_argument(
+        "--check-links",
+        action="store_true",
+        help="first move known bytes over every link between ranks, and go around links that are bad",
+    )
     options.add_devices(parser, "start one rank for each of these GPUs (under mpirun the ranks are there already)")
     options.add_filters(parser)
     options.add_python(parser)
+    options.add_data(parser)
     parser.add_argument("--metrics", metavar="FILE", help="write the displayed figures to FILE as JSON lines")
     parser.set_defaults(run=run, parser=parser)
 
@@ -90,6 +104,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default="per_rank",
         help="whose batch_size the prototxt gives: that of each rank (default), or that of all, to be divided by them",
     )
+    add_shuffle(parser)
     options.add(
         parser, "iterations", type=options.positive, metavar="N", help="train N more iterations at most, up to max_iter"
     )
@@ -130,9 +145,11 @@ def run(arguments: argparse.Namespace) -> int:
             launch_ranks(rank_count, [sys.executable, "-m", "paratrain", *arguments.command])
     communicator = connect()
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
-    # Two rounds: ranks exchange messages while a solver is made, so all must have read their settings by then.
+    # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
     parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
-    solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator))
+    planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
+    tree = agreed(communicator, lambda: checked_tree(communicator, planned)) if arguments.check_links else planned
+    solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree))
     met_by_all: NotFiniteError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
     with guard(communicator), contextlib.closing(solver), SignalWatch(*effects) as solver.action_function:
@@ -140,9 +157,12 @@ def run(arguments: argparse.Namespace) -> int:
             logger.info("Starting Optimization")
         try:
             solver.solve()
+        except SpoiltParametersError:  # met by the root alone, while the others wait for it
+            raise
         except NotFiniteError as error:
             met_by_all = error
         else:
+            log_bad_records([solver.net, *solver.test_nets], solver.ranks)
             if communicator.rank == 0:
                 logger.info("Optimization Done.")
     if met_by_all is not None:
@@ -187,7 +207,9 @@ def _compare_rank_count(arguments: argparse.Namespace, rank_count: int) -> None:
         )
 
 
-def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator) -> Solver:
+def _create_solver(
+    arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator, tree: RankTree
+) -> Solver:
     state = find_state(arguments, parameter, communicator)
     is_global = arguments.batch_mode == "global"
     solver = create_parallel_solver(
@@ -195,9 +217,13 @@ def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, co
         communicator,
         net_options=NetOptions(
             allow_python=arguments.allow_python,
+            data=options.data_options(arguments, communicator),
             copy_rules=options.copy_rules(arguments),
-            edit_train_net=(lambda net: divide_batches(net, communicator.size)) if is_global else as_described,
+            edit_train_net=lambda net: shuffled(
+                divide_batches(net, communicator.size) if is_global else net, arguments.shuffle
+            ),
         ),
+        tree=tree.tree,
     )
     solver.sentinel.mode = arguments.nan
     solver.iteration_limit = arguments.iterations
@@ -206,9 +232,11 @@ def _create_solver(arguments: argparse.Namespace, parameter: SolverParameter, co
             if communicator.rank == 0:
                 logger.info("Resuming from %s", state)
             solver.restore(state)
+        gpus = computing_gpus(arguments.gpu, arguments.cpu)
+        check_before_training(communicator, gpus, exchanged_bytes(solver.net, communicator.size)[1])
         if communicator.rank == 0:
             _prepare_root(arguments, solver, is_resumed=state is not None)
-            log_head(solver, communicator)
+            log_head(solver, communicator, tree.description)
     except BaseException:
         solver.close()
         raise

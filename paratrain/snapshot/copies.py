@@ -17,6 +17,7 @@ from paratrain.data.hdf5 import write_solver_state, write_weights
 from paratrain.net import Net
 from paratrain.proto import BlobProto, LayerParameter, NetParameter, SolverState, write_pieces
 from paratrain.proto.wire import encode_header, fields
+from paratrain.snapshot.carried import write_carried
 from paratrain.snapshot.names import SnapshotNames
 from paratrain.snapshot.solverstate import POLICY_FIELDS
 
@@ -75,11 +76,13 @@ class SnapshotCopy:
     """One blob after the other, as :func:`paratrain.snapshot.solverstate.shape_history` gives them."""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """What the policies remember; a binary state has a place for some of it."""
+    carried: Mapping[str, Array] = field(default_factory=dict)
+    """What layers take over to the next batch, on all ranks: see paratrain.snapshot.carried."""
 
     @property
     def size_bytes(self) -> int:
-        """About as large as the two files will be, and never smaller."""
-        blobs = [*self.history]
+        """About as large as the files will be, and never smaller."""
+        blobs = [*self.history, *self.carried.values()]
         for layer in self.layers:
             blobs += [*layer.data, *(layer.diff or ())]
         overhead = (len(blobs) + len(self.layers)) * _OVERHEAD_BYTES
@@ -109,6 +112,15 @@ class SnapshotCopy:
             )
         else:
             write_pieces(names.state, "SolverState", self._state_pieces(names.model))
+
+    def write_all(self, names: SnapshotNames) -> list[str]:
+        """Write the files that there are; return their paths. Raises SnapshotError."""
+        self.write_model(names)
+        self.write_state(names)
+        if not self.carried:
+            return [names.model, names.state]
+        write_carried(names.carried, self.carried)
+        return [names.model, names.state, names.carried]
 
     def _model_pieces(self) -> list[Piece]:
         pieces: list[Piece] = [NetParameter(name=self.net_name).SerializeToString()]

@@ -106,9 +106,7 @@ class SnapshotKeeper:
         for leftover in leftovers(self._prefix):
             leftover.unlink(missing_ok=True)
         # A snapshot of this name stays good where it is replaced by its equal, as a resumed run does.
-        copy.write_model(names)
-        copy.write_state(names)
-        sums = {Path(name).name: sum_file(name) for name in (names.model, names.state)}
+        sums = {Path(name).name: sum_file(name) for name in copy.write_all(names)}
         replace(training, files=sums).write(names.training)
         self._remove(copy.iteration, keep, None if training.best is None else training.best.iteration, superseded)
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SnapshotNames", "leftovers", "list_snapshots", "training_name"]
+__all__ = ["CARRIED", "SnapshotNames", "leftovers", "list_snapshots", "training_name"]
 
-_ENDING = re.compile(r"(\d+)\.(caffemodel|caffemodel\.h5|solverstate|solverstate\.h5|trainstate)")
+CARRIED = ".carried.npz"
+_ENDING = re.compile(r"(\d+)\.(caffemodel|caffemodel\.h5|solverstate|solverstate\.h5|carried\.npz|trainstate)")
 
 
 @dataclass(frozen=True)
 class SnapshotNames:
-    """The three files of the snapshot of an iteration, named as Caffe names its two."""
+    """The files of the snapshot of an iteration, named as Caffe names its two."""
 
     prefix: str
     iteration: int
@@ -30,6 +31,11 @@ class SnapshotNames:
     def state(self) -> str:
         """The state of the solver."""
         return f"{self._stem}.solverstate{self._ending}"
+
+    @property
+    def carried(self) -> str:
+        """What layers take over from one batch to the next, where there are such layers."""
+        return f"{self._stem}{CARRIED}"
 
     @property
     def training(self) -> str:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from paratrain.errors import SnapshotError
-from paratrain.snapshot.names import training_name
+from paratrain.snapshot.carried import read_carried
+from paratrain.snapshot.names import CARRIED, training_name
 from paratrain.snapshot.solverstate import SavedState, find_learned_net, read_state
 from paratrain.snapshot.training_state import TrainingState, read_training_state
 
 __all__ = ["OpenedSnapshot", "open_snapshot"]
+
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class OpenedSnapshot:
         if self.training is None:
             return find_learned_net(self.state, self.path)
         return next((self.training_path.with_name(name) for name in self.training.files if ".caffemodel" in name), None)
+
+    def read_carried(self) -> dict[str, Array]:
+        """What layers take over to the next batch; {} where the snapshot has nothing of it. Raises SnapshotError."""
+        names = [] if self.training is None else [name for name in self.training.files if name.endswith(CARRIED)]
+        return read_carried(self.training_path.with_name(names[0])) if names else {}
 
 
 def open_snapshot(path: str | os.PathLike[str], *, with_sums: bool = True) -> OpenedSnapshot:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from paratrain.errors import SnapshotError
 from paratrain.layers.base import Layer
-from paratrain.layers.recurrent import RecurrentLayer
 from paratrain.net import Net
 from paratrain.snapshot.training_state import DataPosition, TrainingState
 
@@ -44,7 +43,7 @@ def positions(net: Net) -> list[DataPosition]:
         batch, batch_size = layer.next_batch, _batch_size(net, index)  # type: ignore[attr-defined]
         count = layer.record_count
         epoch = batch * batch_size * net.context.size // count if count > 0 else None
-        found.append(DataPosition(layer.name, batch, batch_size, epoch))
+        found.append(DataPosition(layer.name, batch, batch_size, epoch, _order(layer)))
     return found
 
 
@@ -118,20 +117,21 @@ def reopen(net: Net, batch_sizes: Mapping[str, int], seed: int) -> None:
 
 def move_to(net: Net, recorded: Sequence[DataPosition], ranks: int) -> None:
     """Bring the data layers to the recorded positions, which ``ranks`` ranks had reached."""
-    for layer in net.layers:
-        remembers = isinstance(layer, RecurrentLayer) and not layer.parameter.recurrent_param.expose_hidden
-        if remembers and net.context.rank == 0:
-            logger.warning(
-                "Layer '%s' (%s): its state between batches is no part of a snapshot, and begins with zeros",
-                layer.name,
-                layer.type,
-            )
     by_name = {position.layer: position for position in recorded}
     for index, layer in _layers(net):
         position = by_name.get(layer.name)
         if position is None:
             logger.warning("Layer '%s' is not in the snapshot: it stays where it is", layer.name)
             continue
+        order = _order(layer)
+        if position.order is not None and order != position.order and net.context.rank == 0:
+            logger.warning(
+                "Layer '%s' reads its records %s, and read them %s when the snapshot was written: some will come again or not "
+                "at all in this epoch. Give the same shuffle, in the net or by --shuffle, to go on where it was",
+                layer.name,
+                order or "in an order of its own",
+                position.order,
+            )
         records = position.next_batch * position.batch_size * ranks
         batch, rest = divmod(records, _batch_size(net, index) * net.context.size)
         if rest:
@@ -147,6 +147,14 @@ def _layers(net: Net) -> list[tuple[int, Layer]]:
         for index, layer in enumerate(net.layers)
         if isinstance(getattr(layer, "next_batch", None), int) and callable(getattr(layer, "seek", None))
     ]
+
+
+def _order(layer: Layer) -> str | None:
+    settings = getattr(layer.parameter, _SETTINGS.get(layer.type, ""), None)
+    if settings is None or not hasattr(settings, "shuffle"):
+        return None
+    window = getattr(settings, "shuffle_window", 0)
+    return f"with shuffle_window: {window}" if window else "with shuffle: true" if settings.shuffle else "in order"
 
 
 def _changes(net: Net, batch_sizes: Mapping[str, int]) -> list[tuple[int, int]]:

@@ -2,9 +2,10 @@
 
 Caffe's files hold the parameters and the history. Everything else that the next step depends on is a few numbers: the
 random numbers follow from the seed and the iteration, the order of the records from the seed and the position of each
-data layer. All ranks are at the same batch of their share, so one number stands for all of them.
+data layer. All ranks are at the same batch of their share, so one number stands for all of them. Only what layers take
+over from one batch to the next is more, and has a file of its own (see paratrain.snapshot.carried).
 
-A snapshot is good where this file is there and the checksums in it are those of the other two.
+A snapshot is good where this file is there and the checksums in it are those of the others.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class DataPosition:
     """Records in a batch of one rank."""
     epoch: int | None = None
     """How many times all records have been read; None where the layer does not know."""
+    order: str | None = None
+    """How they are shuffled, as the prototxt would say it; None where the layer has no say in it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class TrainingState:
     best: BestScore | None = None
     solver_type: str = ""
     files: dict[str, FileSum] = field(default_factory=dict)
-    """The two other files of the snapshot, which lie beside this, by name."""
+    """The other files of the snapshot, which lie beside this, by name."""
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all. Raises SnapshotError."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from paratrain.errors import ParatrainError, SolverError
 from paratrain.proto import SolverParameter, fork_of
+from paratrain.random import entropy
 from paratrain.solvers.local_rates import find_local_rate_problems
 from paratrain.solvers.lr_policy import check_policy
 from paratrain.solvers.momentum_policy import find_policy_problems
 
-__all__ = ["check_parameter", "find_problems", "left_out_fields"]
+__all__ = ["check_parameter", "choose_seed", "find_problems", "left_out_fields"]
 
 _AT_LEAST = {"average_loss": 1, "iter_size": 1, "max_iter": 0, "display": 0, "snapshot": 0, "test_interval": 0}
 _FINITE = ("base_lr", "momentum", "weight_decay", "delta")
@@ -87,6 +88,19 @@ def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
             yield SolverError(
                 f"{field.name} is a field of {fork} that this version does not know to follow; leave it out"
             )
+
+
+def choose_seed(parameter: SolverParameter, seed: int | None, rank_count: int) -> int:
+    """Return the seed of a run: the one given, that of the settings, or one that nobody chose.
+
+    Raises SolverError where ranks would each draw their own.
+    """
+    if seed is None:
+        seed = parameter.random_seed
+        if seed < 0 and rank_count > 1:
+            raise SolverError("ranks must start from the same random numbers: give random_seed, or seed to each")
+        seed = entropy() if seed < 0 else seed
+    return seed
 
 
 def left_out_fields(parameter: SolverParameter) -> list[str]:

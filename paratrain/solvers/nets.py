@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paratrain import snapshot
 from paratrain.backends import Backend
+from paratrain.data.options import DataOptions
 from paratrain.errors import PrototxtError, SolverError
 from paratrain.layers.base import Clock, LayerContext
 from paratrain.net import CopyRules, Net
@@ -34,6 +35,8 @@ class NetOptions:
     """Layers of type Python may run the code that a net names."""
     keeps_arrays: bool = False
     """A blob's array stays the same from batch to batch, as scripts expect; it costs a copy of each batch."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """How layers read ahead."""
     copy_rules: CopyRules = field(default_factory=CopyRules)
     """How the solver's ``weights`` are copied."""
     edit_train_net: Callable[[NetParameter], NetParameter] = as_described
@@ -151,7 +154,12 @@ def build_nets(
     if is_root:
         logger.info("Creating training net %s", choice.source)
     everywhere = LayerContext(
-        backend, TEST, seed=seed, allow_python=options.allow_python, keeps_arrays=options.keeps_arrays
+        backend,
+        TEST,
+        seed=seed,
+        allow_python=options.allow_python,
+        keeps_arrays=options.keeps_arrays,
+        data=options.data,
     )
     context = replace(everywhere, phase=choice.state.phase, rank=rank, size=size, clock=clock)
     nets = [Net(options.edit_train_net(choice.parameter()), context)]
@@ -163,7 +171,7 @@ def build_nets(
             described = test.parameter()
             is_shared = ranks.size > 1 and can_be_dealt(described)
             if not (is_root or is_shared):
-                testers.append(Tester(None, batch_count))
+                testers.append(Tester(None, batch_count, ranks, is_shared=False))
                 continue
             if is_root:
                 logger.info("Creating test net (#%d) specified by %s", index, test.source)
@@ -171,7 +179,7 @@ def build_nets(
             context = replace(everywhere, phase=test.state.phase, deal=deal, clock=Clock())
             nets.append(Net(described, context))
             nets[-1].debug_info = parameter.debug_info and is_root
-            testers.append(Tester(nets[-1], batch_count, ranks if is_shared else None))
+            testers.append(Tester(nets[-1], batch_count, ranks, is_shared=is_shared))
     except BaseException:
         for net in nets:
             net.close()

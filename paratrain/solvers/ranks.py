@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from paratrain.net import Parameters
 
-__all__ = ["Alone", "Ranks", "agree", "gather", "mean"]
+__all__ = ["Alone", "Ranks", "agree", "agree_with", "announce", "collect", "gather", "mean"]
 
 Values = npt.NDArray[np.float64]
 
@@ -40,6 +40,9 @@ class Ranks(Protocol):
     def share_texts(self, text: str) -> list[str]:
         """Return every rank's text, in the order of the ranks, on every rank."""
 
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """Return every rank's ``value`` (anything that pickles) on the root, in the order of the ranks; None elsewhere."""
+
 
 class Alone:
     """One rank: there is nobody to ask. It is a :class:`Ranks`."""
@@ -59,6 +62,10 @@ class Alone:
     def share_texts(self, text: str) -> list[str]:
         """The text itself."""
         return [text]
+
+    def gather_objects(self, value: Any) -> list[Any] | None:
+        """The value itself."""
+        return [value]
 
 
 def gather(ranks: Ranks, values: Sequence[float]) -> Values:
@@ -80,11 +87,42 @@ def mean(ranks: Ranks, value: float) -> float:
     return float(total[0]) / ranks.size
 
 
-def agree(ranks: Ranks, wishes: int) -> int:
-    """Return the bits that at least one rank has set in its ``wishes``, the same on every rank. 4 bits."""
+def collect(ranks: Ranks, wishes: int) -> int:
+    """Return, on the root, the bits that at least one rank has set in its ``wishes``; elsewhere its own. 4 bits."""
     if ranks.size == 1:
         return wishes
-    counts: Values = np.array([wishes >> bit & 1 for bit in range(_BITS)], np.float64)
+    counts = _spread(wishes)
     ranks.sum_to_root(counts)
+    return _join(counts) if ranks.rank == 0 else wishes
+
+
+def announce(ranks: Ranks, decision: int) -> int:
+    """Return the root's ``decision``, 4 bits, on every rank."""
+    if ranks.size == 1:
+        return decision
+    counts = _spread(decision)
     ranks.broadcast(counts)
+    return _join(counts)
+
+
+def agree(ranks: Ranks, wishes: int) -> int:
+    """Return the bits that at least one rank has set in its ``wishes``, the same on every rank. 4 bits."""
+    return announce(ranks, collect(ranks, wishes))
+
+
+def agree_with(ranks: Ranks, wishes: int, number: int) -> tuple[int, int]:
+    """As :func:`agree`, with one of the root's numbers (below 2^53) beside the bits: the same on every rank."""
+    if ranks.size == 1:
+        return wishes, number
+    values = np.append(_spread(wishes), float(number) if ranks.rank == 0 else 0.0)
+    ranks.sum_to_root(values)
+    ranks.broadcast(values)
+    return _join(values), int(values[_BITS])
+
+
+def _spread(bits: int) -> Values:
+    return np.array([bits >> bit & 1 for bit in range(_BITS)], np.float64)
+
+
+def _join(counts: Values) -> int:
     return sum(1 << bit for bit in range(_BITS) if counts[bit] > 0)

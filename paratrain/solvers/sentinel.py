@@ -1,8 +1,8 @@
 """The watch for numbers that are not finite: is a step spoilt, and where did it begin?
 
-Asked of every step is only whether the loss and the norm of the gradient are finite. Where they are not, the blobs of the
-pass are searched, and the backward pass is run again layer by layer. What an update has made is looked at before it is
-written to a snapshot.
+Asked of every step is only whether the loss and sums of squares of the gradient are finite. Where they are not, the blobs
+of the pass are searched, and the backward pass is run again layer by layer. What an update has made is looked at before it
+is written to a snapshot.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from paratrain.backends import Backend
-from paratrain.blob import Memory
-from paratrain.errors import NotFiniteError
+from paratrain.blob import Blob, Memory
+from paratrain.errors import NotFiniteError, SpoiltParametersError
 from paratrain.layers.base import Layer
 from paratrain.net import Net
+from paratrain.solvers.finite import is_finite, without_warnings
 from paratrain.solvers.ranks import Ranks
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "find_in_backward",
     "find_in_forward",
     "find_in_parameters",
-    "is_finite",
 ]
 
 NAN_MODES = ("stop", "skip")
@@ -47,44 +47,53 @@ logger = logging.getLogger(__name__)
 class Sentinel:
     """Watches the steps of a solver, and decides with the other ranks what follows from one that is spoilt.
 
-    In every step: ``begin``, ``see_loss`` after each pass, ``see_gradient`` on the root, then ``decide`` on what all ranks
-    have ``seen``.
+    In every step: ``begin``, ``see_loss`` after each pass; on the root, which knows by then what all ranks have ``seen``,
+    the update where ``allows_update``, which may set ``gradient_is_finite``; then ``decide`` on what all have seen.
     """
 
     def __init__(self, net: Net, ranks: Ranks) -> None:
         self.mode = "stop"
         """One of NAN_MODES: "stop" raises NotFiniteError, "skip" leaves the update out."""
+        self.gradient_is_finite = True
+        """Whether the gradient of all ranks is, as far as this rank has looked."""
+        self.broken_off: int | None = None
+        """The iteration whose update was begun, and broken off where its gradient was not finite: the parameters are of
+        no use any more."""
         self._net = net
         self._ranks = ranks
         self._report: str | None = None
-        self._gradient_is_bad = False
         self._statistics: Any = None
+        self._carried: list[tuple[Blob, Any]] = []
 
     @property
     def seen(self) -> int:
         """What this rank has met in this step, as bits."""
-        return _LOSS * (self._report is not None) | _GRADIENT * self._gradient_is_bad
+        return _LOSS * (self._report is not None) | _GRADIENT * (not self.gradient_is_finite)
 
     def begin(self) -> None:
-        """A step begins."""
-        self._report, self._gradient_is_bad = None, False
-        if self.mode == "skip" and self._net.parameters.statistics.count:
+        """A step begins. Raises SpoiltParametersError where the update of one before was broken off."""
+        self._check_whole()
+        self._report, self.gradient_is_finite = None, True
+        if self.mode == "skip":
             self._statistics = self._net.parameters.statistics.host().copy()
+            carried = [blob for layer in self._net.layers for blob in layer.carried_blobs()]
+            self._carried = [(blob, blob.read_data(None).copy()) for blob in carried]
 
     def see_loss(self, loss: float) -> None:
         """A pass has ended with ``loss``: the first that is not finite is looked into at once, while its blobs are there."""
         if not math.isfinite(loss) and self._report is None:
             self._report = describe(self._net, find_in_forward(self._net), f"the loss is {loss:g}")
 
-    def see_gradient(self, diff: Memory, backend: Backend) -> None:
-        """The gradient of all ranks is complete."""
-        self._gradient_is_bad = not _holds_finite(diff, backend)
+    def allows_update(self, seen: int) -> bool:
+        """Whether the losses of all ranks, which together have ``seen`` this, are finite."""
+        return not seen & _LOSS
 
     def check_snapshot(self, history: Sequence[Memory], backend: Backend, iteration: int) -> None:
-        """Raise NotFiniteError, which names the first that is not finite, unless a snapshot of now would be good."""
+        """Raise SpoiltParametersError, which names the first that is not finite, unless a snapshot of now would be good."""
+        self._check_whole()
         found = find_in_parameters(self._net, history, backend)
         if found:
-            raise NotFiniteError(
+            raise SpoiltParametersError(
                 f"iteration {iteration}: {found} are not finite after the update. No snapshot is written, and those written "
                 "before stay as they are; go on from the last one, and a lower base_lr or clip_gradients may help"
             )
@@ -108,8 +117,9 @@ class Sentinel:
                 f"iteration {iteration}{where}: {report}. Training stops here, and snapshots written before stay as they "
                 "are; a lower base_lr or clip_gradients may help, and --nan skip leaves such steps out"
             )
-        if self._statistics is not None:
-            self._net.parameters.statistics.mutable_host()[...] = self._statistics
+        self._net.parameters.statistics.mutable_host()[...] = self._statistics
+        for blob, before in self._carried:  # which the step may have begun anew, for a batch of another size
+            blob.write_data(None)[...] = before if before.shape == blob.shape else 0
         spoilt = next(filter(None, self._ranks.share_texts(find_in_parameters(self._net))), None)
         if spoilt is not None:
             raise NotFiniteError(
@@ -120,12 +130,12 @@ class Sentinel:
             logger.warning("Iteration %d is skipped%s: %s", iteration, where, report)
         return True
 
-
-def is_finite(values: Any, xp: Any) -> bool:
-    """Whether all of an array is finite, at the cost of one sum of squares in nearly all cases."""
-    flat = values.reshape(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(float(xp.dot(flat, flat))) or bool(xp.isfinite(flat).all())
+    def _check_whole(self) -> None:
+        if self.broken_off is not None:
+            raise SpoiltParametersError(
+                f"the update of iteration {self.broken_off} was broken off, since its gradient was not finite: some parameters "
+                "have it and others do not. Go on from a snapshot"
+            )
 
 
 def find_in_parameters(net: Net, history: Sequence[Memory] = (), backend: Backend | None = None) -> str:
@@ -216,13 +226,15 @@ def _spoilt(net: Net, values: Any) -> str:
 def _holds_finite(memory: Memory, backend: Backend | None) -> bool:
     if not memory.count:
         return True
-    if backend is None or backend.device is None:
-        return is_finite(memory.host(), np)
-    return is_finite(memory.device(backend.device), backend.xp)
+    with without_warnings():
+        if backend is None or backend.device is None:
+            return is_finite(memory.host(), np)
+        return is_finite(memory.device(backend.device), backend.xp)
 
 
 def _finite(values: Any) -> bool:
-    return is_finite(values, np)
+    with without_warnings():
+        return is_finite(values.reshape(-1), np)
 
 
 def _count(values: Any) -> str:

@@ -61,6 +61,18 @@ class StepTimes:
     other_s: float = 0.0
     """Testing and snapshots: not a part of the training speed."""
     image_count: int = 0
+    has_hinted: bool = False
+    """Whether it has been said that training waits for data."""
+
+    @property
+    def training_s(self) -> float:
+        """Seconds of training."""
+        return self.watch.elapsed_s - self.other_s
+
+    @property
+    def data_share(self) -> float:
+        """The share of the time of training that was spent waiting for data, from 0 to 1."""
+        return self.parts.data_s / self.training_s if self.training_s > 0 else 0.0
 
     def resume(self) -> None:
         """Start to count."""
@@ -73,9 +85,9 @@ class StepTimes:
         self.watch.pause()
 
     def figures(self) -> dict[str, float]:
-        """``images_per_s`` (0 before there is anything to divide by) and the parts."""
-        training_s = self.watch.elapsed_s - self.other_s
-        return {"images_per_s": self.image_count / training_s if training_s > 0 else 0.0, **asdict(self.parts)}
+        """``images_per_s`` (0 before there is anything to divide by), the parts and ``data_share``."""
+        speed = self.image_count / self.training_s if self.training_s > 0 else 0.0
+        return {"images_per_s": speed, **asdict(self.parts), "data_share": self.data_share}
 
     def reset(self) -> None:
         """Set all to zero but ``since_display``."""

@@ -16,11 +16,13 @@ from paratrain.backends import Backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.net import ParameterEntry, Parameters
 from paratrain.proto import SolverParameter
+from paratrain.solvers.finite import is_finite, without_warnings
 from paratrain.solvers.local_rates import LocalRates, cosine_of, wants_local_rates
 
 __all__ = [
     "ComputeUpdateValue",
     "FlatUpdate",
+    "Norms",
     "Run",
     "find_runs",
     "l2_norm",
@@ -94,13 +96,24 @@ def regularize_l1(data: Any, diff: Any, scratch: Any, decay: float, xp: Any) -> 
     xp.add(diff, scratch, out=diff)
 
 
+@dataclass(frozen=True)
+class Norms:
+    """L2 norms of a gradient that its update needs: of all of it for ``clip_gradients``, of each run for layer-wise rates."""
+
+    whole: float | None = None
+    by_run: Sequence[float] | None = None
+    is_finite: bool | None = None
+    """Whether the gradient is; None where there are no norms to tell."""
+
+
 class FlatUpdate:
     """One solver's update of all learnable parameters, and its history.
 
-    The history is ``history_count`` flat arrays laid out like the learnable values. A step is :meth:`begin`, then
-    :meth:`update` over ranges that cover the arrays once, in any order. ``compute_update_value(diff, history, scratch, rate)``
-    is the solver's own part: it turns the gradient in ``diff`` into the value to subtract, reading and writing pieces in place;
-    ``scratch`` is a piece to write in. With ``decoupled_decay`` the decay stays out of the gradient: rate * decay * data is
+    The history is ``history_count`` flat arrays laid out like the learnable values. A step is :meth:`measure`, whose norms
+    say whether the gradient is fit to be used (it may be left out), :meth:`begin`, then :meth:`update` over ranges that cover
+    the arrays once, in any order. ``compute_update_value(diff, history, scratch, rate)`` is the solver's own part: it turns
+    the gradient in ``diff`` into the value to subtract, reading and writing pieces in place; ``scratch`` is a piece to write
+    in. With ``decoupled_decay`` the decay stays out of the gradient: rate * decay * data is
     subtracted on top (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019).
     """
 
@@ -134,49 +147,86 @@ class FlatUpdate:
         """Whether :meth:`begin` reads all gradients; otherwise only :meth:`update` does, those of its own range."""
         return self._settings.clip_gradients >= 0 or self.local_rates is not None
 
-    def begin(self, rate: float, *, weight_decay: float | None = None, iteration: int = 0) -> float | None:
+    def measure(self) -> Norms:
+        """Return the norms of the gradient that this step needs; nothing is changed."""
+        xp, diff = self._backend.xp, self._array(self._parameters.diff)
+        whole = by_run = None
+        with without_warnings():
+            if self._settings.clip_gradients >= 0:
+                whole = l2_norm(diff, xp, self._piece_count)
+            if self.local_rates is not None:
+                by_run = [l2_norm(diff[run.start : run.stop], xp, self._piece_count) for run in self.runs]
+        found = [whole] if whole is not None else by_run
+        if found is None:
+            return Norms()
+        return Norms(whole, by_run, all(map(math.isfinite, found)) or self.is_gradient_finite())
+
+    def is_gradient_finite(self) -> bool:
+        """Whether all of the gradient is finite, by a pass over it."""
+        with without_warnings():
+            return self.count == 0 or is_finite(self._array(self._parameters.diff), self._backend.xp)
+
+    def begin(
+        self, rate: float, *, weight_decay: float | None = None, iteration: int = 0, norms: Norms | None = None
+    ) -> float | None:
         """Fix what a step is made with: the learning rate, the decay (that of the settings if None), the scale of gradients.
 
         ``diff`` holds the sum over ``iter_size`` passes. Where its L2 norm is above ``clip_gradients`` it is scaled down to
         that, then divided by ``iter_size`` (the order is Caffe's). Returns the norm where it was too large, else None.
-        Layer-wise rates are worked out here too, from the scaled gradients (see paratrain.solvers.local_rates).
+        Layer-wise rates are worked out here too, from the scaled gradients (see paratrain.solvers.local_rates). ``norms``
+        are those of this gradient; None to measure them now.
         """
+        norms = self.measure() if norms is None else norms
         self._weight_decay = self._settings.weight_decay if weight_decay is None else weight_decay
         self._scale = 1.0 / self._settings.iter_size
         clipped_norm, limit = None, self._settings.clip_gradients
-        if limit >= 0:
-            norm = l2_norm(self._array(self._parameters.diff), self._backend.xp, self._piece_count)
-            if norm > limit:
-                self._scale *= limit / norm
-                clipped_norm = norm
-        if self.local_rates is None:
+        if norms.whole is not None and norms.whole > limit:
+            self._scale *= limit / norms.whole
+            clipped_norm = norms.whole
+        if norms.by_run is None:
             self._rates = {run: rate * run.lr_mult for run in self.runs}
         else:
+            assert self.local_rates is not None
             self.local_rates.iteration = iteration
-            self._rates = {run: self._local_rate(index, run, rate) for index, run in enumerate(self.runs)}
+            both = zip(self.runs, norms.by_run, strict=True)
+            self._rates = {run: self._local_rate(index, run, rate, norm) for index, (run, norm) in enumerate(both)}
         return clipped_norm
 
-    def _local_rate(self, index: int, run: Run, rate: float) -> float:
+    def _local_rate(self, index: int, run: Run, rate: float, diff_norm: float) -> float:
         assert self.local_rates is not None
         xp, part = self._backend.xp, slice(run.start, run.stop)
-        data, diff = self._array(self._parameters.data)[part], self._array(self._parameters.diff)[part]
-        data_norm, diff_norm = l2_norm(data, xp, self._piece_count), l2_norm(diff, xp, self._piece_count)
+        data_norm = l2_norm(self._array(self._parameters.data)[part], xp, self._piece_count)
         cosine = None
         if self.local_rates.is_turbo:
+            diff = self._array(self._parameters.diff)[part]
             cosine = cosine_of(diff, [self._array(memory)[part] for memory in self.history], diff_norm, xp)
         return self.local_rates.rate(index, rate, run.lr_mult, data_norm, diff_norm * self._scale, cosine)
 
-    def update(self, compute_update_value: ComputeUpdateValue, start: int = 0, stop: int | None = None) -> None:
+    def update(
+        self,
+        compute_update_value: ComputeUpdateValue,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        guarded: bool = False,
+    ) -> bool:
         """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
 
-        Afterwards ``diff`` holds what was subtracted, as in Caffe.
+        Afterwards ``diff`` holds what was subtracted, as in Caffe. A ``guarded`` update looks at each piece of the gradient
+        first; it is broken off before the first that is not finite, and returns False.
         """
+        with without_warnings():
+            return self._update(compute_update_value, start, self.count if stop is None else stop, guarded)
+
+    def _update(self, compute_update_value: ComputeUpdateValue, start: int, stop: int, guarded: bool) -> bool:
         xp = self._backend.xp
         data, diff = self._array(self._parameters.data), self._array(self._parameters.diff)
         histories = [self._array(memory) for memory in self.history]
         scratch = self._array(self._scratch)
-        for run, piece in pieces(self.runs, start, self.count if stop is None else stop, self._piece_count):
+        for run, piece in pieces(self.runs, start, stop, self._piece_count):
             data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
+            if guarded and not math.isfinite(xp.dot(diff_piece, diff_piece)) and not is_finite(diff_piece, xp):
+                return False
             rate, decay = self._rates[run], self._weight_decay * run.decay_mult
             if self._scale != 1.0:
                 xp.multiply(diff_piece, self._scale, out=diff_piece)
@@ -186,6 +236,7 @@ class FlatUpdate:
             if decay and self._decoupled_decay:
                 self._regularize(data_piece, diff_piece, scratch_piece, rate * decay, xp)
             xp.subtract(data_piece, diff_piece, out=data_piece)
+        return True
 
     def host_history(self) -> list[Any]:
         """The flat histories on the host, to be read or written."""

@@ -1,4 +1,4 @@
-"""Signals to real processes: what they ask is done by all ranks together, after the iteration."""
+"""Signals to real processes: what they ask is done by all ranks together, after the iteration or within a test."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_sigint_stops_after_the_iteration_as_in_caffe(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         lines, code = rest_of(process)
     assert code == 0
-    assert "SIGINT: stop after this iteration" in lines
+    assert "SIGINT: stop when this iteration, or batch of a test, is done" in lines
     assert lines[-2:] == ["Optimization stopped early.", "Optimization Done."]
     [iteration] = snapshots(folder)
     assert iteration >= 3
@@ -108,7 +108,7 @@ def test_sighup_snapshots_and_sigterm_snapshots_and_stops(folder: Path) -> None:
         process.send_signal(signal.SIGTERM)
         lines, code = rest_of(process)
     assert code == 0
-    assert "SIGTERM: a snapshot and stop after this iteration" in lines
+    assert "SIGTERM: a snapshot and stop when this iteration, or batch of a test, is done" in lines
     assert not any("SIGINT" in line for line in lines)
     first, last = snapshots(folder)
     assert first < last
@@ -149,7 +149,7 @@ def test_a_second_sigint_does_not_wait_for_the_iteration(folder: Path) -> None:
     assert time.monotonic() - begin < 45
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_mpirun_passes_signals_on_and_all_ranks_end_together(folder: Path, mpirun: str, number: signal.Signals) -> None:
     with training(folder, write_solver(folder, ENDLESS), launcher=(mpirun, "-n", "2")) as process:
         process.send_signal(number)
@@ -172,3 +172,46 @@ def test_a_signal_to_one_rank_is_obeyed_by_all(folder: Path, mpirun: str) -> Non
     assert code == 0, lines
     assert lines[-2:] == ["Optimization stopped early.", "Optimization Done."]
     assert len(snapshots(folder)) == 2
+
+
+def long_test(folder: Path, settings: str = "") -> str:
+    """A run whose test, before iteration 2, would take hours."""
+    return write_solver(
+        folder, f"{ENDLESS}test_iter: 100000000\ntest_interval: 2\ntest_initialization: false\n{settings}"
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigint_breaks_a_long_test_off(folder: Path, mpirun: str, ranks: int) -> None:
+    launcher = (mpirun, "-n", "2") if ranks > 1 else ()
+    begin = time.monotonic()
+    with training(folder, long_test(folder), launcher=launcher, until="Testing net") as process:
+        process.send_signal(signal.SIGINT)
+        lines, code = rest_of(process)
+    assert code == 0, lines
+    assert lines.index("Test interrupted.") < lines.index("Optimization stopped early.")
+    assert not any("Test net output" in line or "Iteration 2, lr" in line for line in lines)
+    assert snapshots(folder) == [2]
+    assert time.monotonic() - begin < 60
+
+
+def test_sighup_snapshots_within_a_test_which_goes_on(folder: Path, mpirun: str) -> None:
+    """To the rank that is not the root; then SIGTERM to it ends the run, with no second snapshot."""
+    settings = "snapshot_after_train: false\n"
+    with training(folder, long_test(folder, settings), launcher=(mpirun, "-n", "2"), until="Testing net") as process:
+        other = next(
+            pid
+            for pid in rank_processes(process)
+            if b"PMI_RANK=1\0" in (Path("/proc") / str(pid) / "environ").read_bytes()
+        )
+        os.kill(other, signal.SIGHUP)
+        read_until(process, "Snapshotting solver state")
+        while not (folder / "small_iter_2.trainstate").exists():
+            time.sleep(0.05)
+        written = (folder / "small_iter_2.trainstate").read_bytes()
+        os.kill(other, signal.SIGTERM)
+        lines, code = rest_of(process)
+    assert code == 0, lines
+    assert "Test interrupted." in lines
+    assert snapshots(folder) == [2]
+    assert (folder / "small_iter_2.trainstate").read_bytes() == written

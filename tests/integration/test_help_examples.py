@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from paratrain.topology.nvml import read_machine
+from paratrain.topology.find import find_machine
 from tests.integration.cli import COMMAND, ENVIRONMENT, SMALL_NET, paratrain, paratrain_here, write_solver
 from tests.paths import DATA
 
 VERBS = ["train", "test", "time", "check", "upgrade_net", "upgrade_solver", "device_query", "topology"]
+DATA_VERBS = ["convert_imageset", "convert_folder", "convert_mnist", "convert_cifar", "compute_image_mean", "data"]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,18 @@ def examples_folder(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory
     fine = SMALL_NET.replace('"ip1"', '"hidden"')
     (folder / write_solver(folder, "max_iter: 1\n", net=fine, name="fine")).rename(folder / "fine_solver.prototxt")
     shutil.copy(DATA / "topology" / "2gpu_nv2_bridge_tabs.txt", folder / "topo.txt")
+    (folder / "images").symlink_to(DATA / "images" / "images")
+    shutil.copy(DATA / "images" / "list.txt", folder)
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        (folder / name).symlink_to(DATA / name)
+    (folder / "cifar-10-batches-bin").mkdir()
+    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
+        (folder / "cifar-10-batches-bin" / name).write_bytes(bytes(3073 * 2))
     assert paratrain(folder, "train", "solver.prototxt").returncode == 0
     for name in ("lenet_iter_5000", "pretrained", "old"):
         shutil.copy(folder / "lenet_iter_3.caffemodel", folder / f"{name}.caffemodel")
     shutil.copy(folder / "lenet_iter_3.solverstate", folder / "lenet_iter_5000.solverstate")
+    assert paratrain_here(folder, "topology", "--ranks", "4", "--save", "plan.json").returncode == 0
     return folder
 
 
@@ -44,12 +53,12 @@ def examples(verb: str) -> list[list[str]]:
     return [shlex.split(re.sub(r"\s+\(.*\)$", "", line)) for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
+@pytest.mark.parametrize("verb", ["", *VERBS, *DATA_VERBS])
 def test_every_example_of_the_help_works(verb: str, examples_folder: Path, mpirun: str) -> None:
     commands = examples(verb)
     assert commands
     for words in commands:
-        if "-gpu" in words and "--cpu" not in words and not read_machine().gpus:
+        if "-gpu" in words and "--cpu" not in words and not find_machine().gpus:
             continue  # it needs a GPU
         start = words.index("paratrain")
         launcher = [mpirun, *words[1:start]] if start else []

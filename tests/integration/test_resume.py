@@ -16,7 +16,7 @@ from paratrain.errors import SnapshotError
 from paratrain.proto import NetParameter, read_binary
 from paratrain.snapshot import Metric, SnapshotCopy, SnapshotKeeper
 from paratrain.solvers import Solver
-from tests.integration.cli import ENVIRONMENT, SMALL_NET, error, messages, write_solver
+from tests.integration.cli import ENVIRONMENT, SMALL_NET, error, messages, paratrain, write_solver
 from tests.integration.cli import paratrain_here as run
 
 TEST = "test_iter: 2\ntest_interval: 2\n"
@@ -284,3 +284,29 @@ def test_a_trainstate_given_as_weights(folder: Path) -> None:
 
 def test_who_keeps_all_removes_nothing() -> None:
     assert (SnapshotKeeper("a").keep, SnapshotKeeper("a").metric) == (None, None)
+
+
+DUMMY_NET = """
+layer { name: "x" type: "DummyData" top: "x" top: "y"
+  dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } data_filler { type: "gaussian" std: 1000 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_parameters_that_are_spoilt_end_all_ranks_before_they_are_written(
+    tmp_path: Path, mpirun: str, ranks: int
+) -> None:
+    """The update of iteration 2 is too large: the root finds that alone, when it is about to write the snapshot."""
+    policy = 'lr_policy: "step"\nstepsize: 2\ngamma: 3e38\nbase_lr: 0.01\nsnapshot: 1\nmax_iter: 10\n'
+    solver = write_solver(tmp_path, policy, net=DUMMY_NET)
+    done = paratrain(tmp_path, "train", solver, launcher=(mpirun, "-n", "2") if ranks > 1 else ())
+    assert done.returncode == 1
+    [message] = [line for line in done.stderr.splitlines() if line.startswith("paratrain: ")]
+    assert (
+        "iteration 3: parameter ip[0]: 6 of 6 values are not finite after the update. No snapshot is written" in message
+    )
+    assert "Warning" not in done.stderr
+    assert kept(tmp_path) == {1: 3, 2: 3}

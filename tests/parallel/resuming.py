@@ -17,7 +17,7 @@ layer { name: "rows" type: "HDF5Data" top: "x" top: "label" include { phase: TRA
   hdf5_data_param { source: "rows.txt" batch_size: BATCH shuffle: true } }
 layer { name: "images" type: "Data" top: "image" top: "image_label" include { phase: TRAIN }
   transform_param { scale: 0.00390625 crop_size: 20 mirror: true }
-  data_param { source: "mnist_train_lmdb" batch_size: BATCH backend: LMDB rand_skip: 50 } }
+  data_param { source: "mnist_train_lmdb" batch_size: BATCH backend: LMDB rand_skip: 50 shuffle: true } }
 layer { name: "rows" type: "HDF5Data" top: "x" top: "label" include { phase: TEST }
   hdf5_data_param { source: "rows.txt" batch_size: 7 shuffle: true } }
 layer { name: "images" type: "Data" top: "image" top: "image_label" include { phase: TEST }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from tests.integration.cli import write_solver
 from tests.parallel.resuming import make_folder, shown_losses, shown_scores, train, write_run
 
 LAST = 12
@@ -32,6 +34,34 @@ def test_stop_and_resume_is_the_uninterrupted_run(ranks: int, mnist_folder: Path
     for kind in ("caffemodel", "solverstate"):
         name = f"run_iter_{LAST}.{kind}"
         assert (stopped / name).read_bytes() == (straight / name).read_bytes(), f"stopped at {stop}"
+
+
+SEQUENCES = """
+layer { name: "rows" type: "HDF5Data" top: "x" top: "cont" top: "y" hdf5_data_param { source: "rows.txt" batch_size: 3 } }
+layer { name: "memory" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+  recurrent_param { num_output: 4 weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_lstm_goes_on_in_the_middle_of_its_sequences(ranks: int, tmp_path: Path, mpirun: str) -> None:
+    """Five streams whose sequences go on from batch to batch, and begin anew now and then."""
+    random = np.random.default_rng(5)
+    for folder in ("straight", "stopped"):
+        (tmp_path / folder).mkdir()
+        with h5py.File(tmp_path / folder / "rows.h5", "w") as file:
+            file["x"] = random.standard_normal((41, 5, 6), np.float32)
+            file["cont"] = (random.random((41, 5)) < 0.9).astype(np.float32)
+            file["y"] = random.standard_normal((41, 5, 4), np.float32)
+        random = np.random.default_rng(5)
+        (tmp_path / folder / "rows.txt").write_text("rows.h5\n")
+        for last in (5, LAST) if folder == "stopped" else (LAST,):
+            write_solver(tmp_path / folder, f"momentum: 0.9\nmax_iter: {last}\n", net=SEQUENCES, name="run")
+            train(tmp_path / folder, "--resume", "auto", mpirun=mpirun, ranks=ranks)
+    for kind in ("caffemodel", "solverstate", "carried.npz"):
+        name = f"run_iter_{LAST}.{kind}"
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), kind
 
 
 def test_a_seed_that_nobody_chose_goes_on(mnist_folder: Path, tmp_path: Path) -> None:

@@ -6,18 +6,22 @@ import sys
 import numpy as np
 import pytest
 
-from paratrain.random import generator, hash_key, uniform_at, uniform_double_at, uniform_rows
+from paratrain.random import generator, hash_key, permutation, uniform_at, uniform_double_at, uniform_rows
 
 MASK = 2**64 - 1
 
 
 def split_mix(key: int, index: int) -> float:
-    """SplitMix64 in Python's integers, its upper 24 bits as a fraction."""
+    """The upper 24 bits of SplitMix64 as a fraction."""
+    return (split_mix_64(key, index) >> 40) / 2**24
+
+
+def split_mix_64(key: int, index: int) -> int:
+    """SplitMix64 in Python's integers."""
     z = (key + (index + 1) * 0x9E3779B97F4A7C15) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-    z ^= z >> 31
-    return (z >> 40) / 2**24
+    return z ^ (z >> 31)
 
 
 @pytest.mark.parametrize("key", [0, 1, 12345678901234567890, MASK])
@@ -84,3 +88,12 @@ def test_uniform_double_at_joins_two_draws() -> None:
     assert len(np.unique(many)) == len(many), "uniform_at has some 300 twice"
     assert many.min() >= 0 and many.max() < 1
     assert abs(many.mean() - 0.5) < 0.005
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 64, 65, 3000])
+def test_a_permutation_sorts_by_random_numbers(count: int) -> None:
+    """By their highest bits, as many as are left over; the lowest hold the element's number."""
+    bits = max(count - 1, 0).bit_length()
+    expected = sorted(range(count), key=lambda i: (split_mix_64(7, i) >> bits, i))
+    assert permutation(7, count).tolist() == expected
+    assert sorted(expected) == list(range(count))

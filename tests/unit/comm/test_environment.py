@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from paratrain.comm.environment import LauncherEnvironment, first_line, launcher_environment, mpi_family
+from paratrain.comm.environment import LauncherEnvironment, first_line, launcher_environment, mpi_family, number_nodes
 from paratrain.comm.mpi import foreign_launcher_message
 
 OPEN_MPI = {
@@ -87,3 +89,20 @@ def test_the_message_for_a_foreign_launcher_names_both_and_how_to_mend_it() -> N
         assert part in message
     assert "\n" not in message
     assert "srun --mpi=pmix" in foreign_launcher_message(of(SRUN), "Open MPI v5.0.11")
+
+
+@pytest.mark.parametrize(
+    ("boot_ids", "groups", "nodes"),
+    [
+        ("aaaa", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ("abab", [0, 0, 0, 0], [0, 1, 0, 1]),  # MPI believes a hostname that two machines have
+        ("aaaa", [0, 0, 2, 2], [0, 0, 1, 1]),  # containers of one machine that share no memory
+        ("abab", [0, 1, 0, 1], [0, 1, 0, 1]),
+        ("ba", [5, 3], [0, 1]),
+        (["", "", ""], [0, 1, 0], [0, 1, 0]),
+    ],
+)
+def test_a_node_is_what_mpi_and_the_kernel_both_call_one(
+    boot_ids: Sequence[str], groups: list[int], nodes: list[int]
+) -> None:
+    assert number_nodes(groups, boot_ids) == nodes

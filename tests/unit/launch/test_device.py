@@ -12,7 +12,7 @@ TWO = Machine(source="NVML", gpus=(Gpu(0), Gpu(1)))
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(device, "read_machine", lambda: request.param)
+    monkeypatch.setattr(device, "find_machine", lambda: request.param)
     found: Machine = request.param
     return found
 

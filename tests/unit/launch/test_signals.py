@@ -22,9 +22,11 @@ def send(number: signal.Signals) -> None:
         (signal.SIGINT, Action.STOP),
         (signal.SIGHUP, Action.SNAPSHOT),
         (signal.SIGTERM, Action.SNAPSHOT | Action.STOP),
+        (signal.SIGUSR1, Action.SNAPSHOT | Action.STOP),
+        (signal.SIGUSR2, Action.SNAPSHOT),
     ],
 )
-def test_what_signals_ask_as_in_caffe(number: signal.Signals, asked: Action) -> None:
+def test_what_signals_ask(number: signal.Signals, asked: Action) -> None:
     with SignalWatch() as watch:
         assert watch() == Action.NONE
         send(number)

@@ -17,7 +17,7 @@ from paratrain.snapshot import DataPosition, TrainingState, move_to, plan_data, 
 
 NET = """
 layer {{ name: "data" type: "Data" top: "data" top: "label" transform_param {{ crop_size: 20 }}
-  data_param {{ source: "{source}" batch_size: {batch} backend: LMDB }} }}
+  data_param {{ source: "{source}" batch_size: {batch} backend: LMDB {order} }} }}
 layer {{ name: "flat" type: "Flatten" bottom: "data" top: "flat" }}
 layer {{ name: "ip" type: "InnerProduct" bottom: "flat" top: "ip" inner_product_param {{ num_output: 2 }} }}
 """
@@ -26,8 +26,8 @@ layer { name: "dummy" type: "DummyData" top: "x" dummy_data_param { shape { dim:
 """
 
 
-def make_net(mnist_folder: Path, batch: int, rank: int = 0, size: int = 1) -> Net:
-    text = NET.format(source=mnist_folder / "mnist_train_lmdb", batch=batch)
+def make_net(mnist_folder: Path, batch: int, rank: int = 0, size: int = 1, order: str = "") -> Net:
+    text = NET.format(source=mnist_folder / "mnist_train_lmdb", batch=batch, order=order)
     context = LayerContext(create_backend(), TRAIN, seed=3, rank=rank, size=size)
     return Net(parse_prototxt(text, NetParameter), context)
 
@@ -74,14 +74,15 @@ def test_settings_that_were_changed_are_followed(caplog: pytest.LogCaptureFixtur
     assert "p names no data layer of this net" in caplog.text
 
 
-def test_two_ranks_go_on_with_the_records_of_four(mnist_folder: Path) -> None:
-    four = [make_net(mnist_folder, 2, rank, 4) for rank in range(4)]
+@pytest.mark.parametrize("order", ["", "shuffle: true", "shuffle_window: 100"])
+def test_two_ranks_go_on_with_the_records_of_four(order: str, mnist_folder: Path) -> None:
+    four = [make_net(mnist_folder, 2, rank, 4, order) for rank in range(4)]
     for net in four:
         for _ in range(3):
             net.forward()
     stands = positions(four[0])
-    assert stands == [DataPosition("data", 3, 2, 0)]
-    two = [make_net(mnist_folder, 2, rank, 2) for rank in range(2)]
+    assert stands == [DataPosition("data", 3, 2, 0, f"with {order}" if order else "in order")]
+    two = [make_net(mnist_folder, 2, rank, 2, order) for rank in range(2)]
     for net in two:
         net.forward()
         reopen(net, {"data": 4}, 3)
@@ -125,6 +126,22 @@ def test_a_batch_that_does_not_divide_begins_a_little_before(
     move_to(net, [DataPosition("else", 5, 3)], 1)
     assert "Layer 'data' is not in the snapshot: it stays where it is" in caplog.text
     net.close()
+
+
+def test_another_order_than_that_of_the_snapshot_is_noticed(
+    mnist_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    orders = ["", "shuffle: true", "shuffle_window: 100"]
+    for then in orders:
+        for now in orders:
+            written, net = make_net(mnist_folder, 4, order=then), make_net(mnist_folder, 4, order=now)
+            caplog.clear()
+            with caplog.at_level(logging.WARNING):
+                move_to(net, positions(written), 1)
+            assert ("Layer 'data' reads its records" in caplog.text) == (then != now)
+            assert then == now or f"{now or 'in order'}, and read them" in caplog.text
+            written.close()
+            net.close()
 
 
 def test_made_up_data_goes_on() -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from paratrain.backends import create_backend
+from paratrain.comm.communicator import Communicator
+from paratrain.comm.threads import run_threads
+from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import SnapshotError
+from paratrain.net import Net
 from paratrain.proto import SolverParameter, parse_prototxt
 from paratrain.solvers import SOLVERS, Solver, create_solver
 
@@ -76,3 +84,196 @@ def test_a_state_of_another_type_with_as_many_histories(tmp_path: Path) -> None:
     assert other.iter == 0
     solver.close()
     other.close()
+
+
+RECURRENT = """
+net_param {{
+  layer {{ name: "x" type: "DummyData" top: "x" top: "y"
+    dummy_data_param {{ shape {{ dim: 3 dim: {streams} dim: 4 }} shape {{ dim: 3 dim: {streams} dim: 2 }}
+      data_filler {{ type: "gaussian" std: 1 }} }} }}
+  layer {{ name: "cont" type: "DummyData" top: "cont"
+    dummy_data_param {{ shape {{ dim: 3 dim: {streams} }} data_filler {{ type: "constant" value: 1 }} }} }}
+  layer {{ name: "a/memory" type: "{kind}" bottom: "x" bottom: "cont" top: "h"
+    recurrent_param {{ num_output: 2 weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}
+  layer {{ name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }}
+}}
+base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 random_seed: 5 test_iter: 3 test_interval: 2 test_initialization: false
+snapshot_prefix: "{folder}/n" {settings}
+"""
+
+
+def on_ranks(
+    size: int, folder: Path, run: Callable[[Solver], Any], kind: str = "LSTM", streams: int = 2, settings: str = ""
+) -> list[Any]:
+    text = RECURRENT.format(streams=streams, kind=kind, folder=folder, settings=settings)
+
+    def main(communicator: Communicator) -> Any:
+        solver = create_parallel_solver(parse_prototxt(text, SolverParameter), communicator)
+        try:
+            return run(solver)
+        finally:
+            solver.close()
+
+    return run_threads(size, main)
+
+
+def states(solver: Solver, net: Net | None = None) -> list[list[float]]:
+    return [blob.data.reshape(-1).tolist() for layer in (net or solver.net).layers for blob in layer.carried_blobs()]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("settings", ["", "snapshot_format: HDF5"])
+def test_what_layers_carry_from_batch_to_batch_goes_on(tmp_path: Path, size: int, kind: str, settings: str) -> None:
+    """Of every rank in training, and of the root's tests, which have a layer of their own."""
+
+    def straight(solver: Solver) -> tuple[list[list[float]], list[list[float]]]:
+        solver.step(3)
+        solver.snapshot()
+        at_snapshot = states(solver)
+        solver.step(4)
+        solver.snapshot()
+        return at_snapshot, [*states(solver), *(values for net in solver.test_nets for values in states(solver, net))]
+
+    ends = on_ranks(size, tmp_path, straight, kind, settings=settings)
+    assert len({repr(end[0]) for end in ends}) == size  # ranks have different records
+    assert all(any(values) for end in ends for values in end[0])
+    expected = {path: path.read_bytes() for path in tmp_path.glob("n_iter_7.*")}
+    assert len(expected) == 4
+    for path in expected:
+        path.unlink()
+
+    def resumed(solver: Solver) -> tuple[list[list[float]], list[list[float]]]:
+        solver.restore(str(next(tmp_path.glob("n_iter_3.solverstate*"))))
+        at_snapshot = states(solver)
+        solver.step(4)
+        solver.snapshot()
+        return at_snapshot, [*states(solver), *(values for net in solver.test_nets for values in states(solver, net))]
+
+    assert on_ranks(size, tmp_path, resumed, kind, settings=settings) == ends
+    for path, data in expected.items():
+        assert path.read_bytes() == data, path.name
+
+
+def step_and_snapshot(solver: Solver) -> None:
+    solver.step(2)
+    solver.snapshot()
+
+
+def restored_states(solver: Solver) -> list[list[float]]:
+    solver.step(1)
+    solver.restore(str(Path(solver.parameter.snapshot_prefix + "_iter_2.solverstate")))
+    return states(solver)
+
+
+@pytest.mark.parametrize(
+    ("size", "streams", "reason"),
+    [
+        (2, 2, "it belongs to the batches of 2 ranks, and those of 1 are others"),
+        (1, 4, "it belongs to batches of another size, or to other layers"),
+    ],
+)
+def test_where_batches_are_others_they_begin_with_zeros(
+    tmp_path: Path, size: int, streams: int, reason: str, log_lines: list[str]
+) -> None:
+    on_ranks(size, tmp_path, step_and_snapshot)
+    [found] = on_ranks(1, tmp_path, restored_states, streams=streams)
+    assert len(found) == 2
+    assert not any(any(values) for values in found)
+    begins = "Layer 'a/memory': what it takes over from batch to batch begins with zeros: "
+    assert [line for line in log_lines if line.startswith(begins)] == [begins + reason]
+
+
+def test_a_snapshot_from_before_they_were_kept(tmp_path: Path, log_lines: list[str]) -> None:
+    on_ranks(1, tmp_path, step_and_snapshot)
+    (tmp_path / "n_iter_2.carried.npz").unlink()
+    trainstate = tmp_path / "n_iter_2.trainstate"
+    contents = json.loads(trainstate.read_text())
+    assert contents["files"].pop("n_iter_2.carried.npz")
+    trainstate.write_text(json.dumps(contents))
+    [found] = on_ranks(1, tmp_path, restored_states)
+    assert not any(any(values) for values in found)
+    assert any(line.endswith("begins with zeros: the snapshot does not hold it") for line in log_lines)
+
+
+def test_a_file_of_states_that_is_missing_or_damaged(tmp_path: Path) -> None:
+    on_ranks(1, tmp_path, step_and_snapshot)
+    carried = tmp_path / "n_iter_2.carried.npz"
+    data = carried.read_bytes()
+    damaged = (data[: len(data) // 2], data[:-1] + bytes([data[-1] ^ 1]), None)
+    for content, expected in zip(damaged, ("holds .* bytes", "checksum", "not there"), strict=True):
+        if content is None:
+            carried.unlink()
+        else:
+            carried.write_bytes(content)
+        with pytest.raises(SnapshotError, match=f"n_iter_2.carried.npz: .*{expected}"):
+            on_ranks(1, tmp_path, restored_states)
+
+
+def test_a_skipped_step_does_not_leave_its_state_behind(tmp_path: Path) -> None:
+    """0 times a number that is not finite is none either: all later steps would be spoilt."""
+
+    def run(solver: Solver) -> list[list[float]]:
+        solver.sentinel.mode = "skip"
+        solver.step(2)
+        before = states(solver)
+        x = solver.net.blobs["x"]
+        forward = solver.net.layers[0].forward
+
+        def spoilt(bottom: Any, top: Any) -> None:
+            forward(bottom, top)
+            x.data[0, 0, 0] = np.nan
+
+        solver.net.layers[0].forward = spoilt  # type: ignore[method-assign]
+        solver.step(1)
+        assert states(solver) == before
+        solver.net.layers[0].forward = forward  # type: ignore[method-assign]
+        solver.step(1)
+        return states(solver)
+
+    for found in on_ranks(1, tmp_path, run):
+        assert np.isfinite(found).all()
+
+
+def test_old_snapshots_go_with_their_states(tmp_path: Path) -> None:
+    def run(solver: Solver) -> None:
+        solver.keeper.keep = 1
+        solver.step(3)
+        solver.keeper.wait()
+
+    on_ranks(1, tmp_path, run, settings="snapshot: 1")
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"n_iter_3"}
+
+
+USER_LAYER = """
+import paratrain
+class Count(paratrain.Layer):
+    def setup(self, bottom, top):
+        self.carried_blobs.add_blob(1)
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top):
+        self.carried_blobs[0].data[0] += 1 + self.rank
+        top[0].data[...] = bottom[0].data * self.carried_blobs[0].data[0]
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff * self.carried_blobs[0].data[0]
+"""
+
+
+def test_a_python_layer_may_carry_blobs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "counting_layer.py").write_text(USER_LAYER)
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = 'name: "drop" type: "Python" bottom: "x" top: "counted" python_param { module: "counting_layer" layer: "Count" }'
+    text = NET.replace('name: "drop" type: "Dropout" bottom: "x" top: "x"', layer)
+    parameter = parse_prototxt(f'{text} snapshot_prefix: "{tmp_path}/n"', SolverParameter)
+
+    def main(communicator: Communicator) -> list[list[float]]:
+        solver = create_parallel_solver(parameter, communicator)
+        solver.step(2)
+        solver.snapshot()
+        solver.step(1)
+        solver.restore(str(tmp_path / "n_iter_2.solverstate"))
+        solver.close()
+        return states(solver)
+
+    assert run_threads(2, main) == [[[2.0]], [[4.0]]]

@@ -14,11 +14,11 @@ import pytest
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.threads import run_threads
 from paratrain.data_parallel import create_parallel_solver
-from paratrain.errors import NotFiniteError
+from paratrain.errors import NotFiniteError, SpoiltParametersError
 from paratrain.proto import SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
 from paratrain.solvers.display import SmoothedLoss
-from paratrain.solvers.sentinel import is_finite
+from paratrain.solvers.finite import is_finite, without_warnings
 from tests.unit.solvers.least_squares import NET, weights, write_records
 
 SETTINGS = "base_lr: 0.01 max_iter: 6 random_seed: 3 snapshot_after_train: false "
@@ -289,8 +289,91 @@ def test_statistics_and_history_are_looked_at_before_a_snapshot(
     assert not snapshots_in(tmp_path)
 
 
+def spoil_gradient(solver: Solver, value: float) -> None:
+    """From the next step on the last value of the gradient is ``value``, though the loss is fine."""
+    solver.add_callback(lambda: None, lambda: solver.net.parameters.diff.mutable_host().__setitem__(-1, value))
+
+
+def held(solver: Solver) -> list[list[float]]:
+    flats = [solver.net.parameters.data.host(), *solver.flat_update.host_history()]
+    return [*(flat.tolist() for flat in flats), solver.policy_state().get("larc_correlations", [])]
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("skip", "momentum: 0.9"),
+        ("skip", 'momentum: 0.9 delta: 1e-8 type: "Adam"'),
+        ("skip", "momentum: 0.9 larc: true larc_turbo: true"),
+        ("skip", "clip_gradients: 0.1"),
+        ("stop", "clip_gradients: 0.1"),
+        ("stop", "momentum: 0.9 larc: true larc_turbo: true"),
+    ],
+)
+def test_nothing_is_updated_before_the_whole_gradient_is_known(tmp_path: Path, mode: str, settings: str) -> None:
+    def run(solver: Solver) -> tuple[list[list[float]], list[list[float]]]:
+        solver.sentinel.mode = mode
+        solver.step(3)
+        before = held(solver)
+        spoil_gradient(solver, NAN)
+        if mode == "skip":
+            solver.step(1)
+        else:
+            stopped(solver)
+        return before, held(solver)
+
+    [(before, after)] = on_ranks(1, records(tmp_path, {}), settings, run)
+    assert any(before[1])
+    assert before == after
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_update_that_is_broken_off_spoils_nothing_and_is_no_place_to_go_on_from(tmp_path: Path, size: int) -> None:
+    """The weights are a piece of their own, updated before the bias is looked at."""
+    source = records(tmp_path, {})
+    different = "param {{ lr_mult: 1 }} param {{ lr_mult: 2 }} inner_product_param"
+    net = NET.replace("{params}", "").replace("inner_product_param", different)
+
+    def run(solver: Solver) -> tuple[list[float], list[float], list[float]]:
+        solver.step(2)
+        solver.snapshot()
+        good = weights(solver)
+        spoil_gradient(solver, float("inf"))
+        message, iteration, after = stopped(solver)
+        assert iteration == 2
+        assert "the sum of the gradients is not finite" in message
+        if solver.root_solver:
+            with pytest.raises(SpoiltParametersError, match="the update of iteration 2 was broken off"):
+                solver.snapshot()
+            with pytest.raises(SpoiltParametersError, match="Go on from a snapshot"):
+                solver.sentinel.begin()
+        solver.callbacks.pop()
+        solver.restore(str(tmp_path / "line_iter_2.solverstate"))
+        restored = weights(solver)
+        solver.step(1)
+        return good, after, restored
+
+    good, after, restored = on_ranks(size, source, f'snapshot_prefix: "{tmp_path}/line"', run, net)[0]
+    assert good == restored
+    assert after[:3] != good[:3]
+    assert after[3] == good[3]
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_a_gradient_whose_squares_overflow_is_as_good_as_any(tmp_path: Path, value: float) -> None:
+    def run(solver: Solver) -> int:
+        spoil_gradient(solver, value)
+        solver.step(1)
+        return solver.iter
+
+    source = records(tmp_path, {})
+    for settings in ("", "clip_gradients: 1"):
+        assert on_ranks(1, source, settings, run) == [1]
+
+
 def test_a_sum_that_overflows_is_not_enough() -> None:
-    assert is_finite(np.full(4, 2e38, np.float32), np)
-    assert not is_finite(np.array([1, np.inf, -np.inf], np.float32), np)
-    assert not is_finite(np.array([1, np.nan], np.float32), np)
-    assert is_finite(np.zeros(0, np.float32), np)
+    with without_warnings():
+        assert is_finite(np.full(4, 2e38, np.float32), np)
+        assert not is_finite(np.array([1, np.inf, -np.inf], np.float32), np)
+        assert not is_finite(np.array([1, np.nan], np.float32), np)
+        assert is_finite(np.zeros(0, np.float32), np)

@@ -12,7 +12,7 @@ from paratrain.comm.communicator import Communicator
 from paratrain.comm.threads import run_threads
 from paratrain.data_parallel import create_parallel_solver
 from paratrain.proto import TEST, NetParameter, NetState, SolverParameter, parse_prototxt
-from paratrain.solvers import Solver
+from paratrain.solvers import Action, Solver
 from paratrain.solvers.testing import can_be_dealt
 from tests.unit.solvers.least_squares import NET, random_records
 
@@ -141,6 +141,76 @@ def test_a_test_sees_the_roots_parameters(tmp_path: Path) -> None:
     assert other[0] == [[2.0, 2.0, 2.0]]
 
 
+class AskedAt:
+    """Asks for ``action`` when it is called for the ``call``-th time from now, on one rank."""
+
+    def __init__(self, solver: Solver, action: Action, call: int, rank: int) -> None:
+        self.left = call if solver.rank == rank else -1
+        self.action = action
+
+    def __call__(self) -> Action:
+        self.left -= 1
+        return self.action if self.left == 0 else Action.NONE
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("action", [Action.STOP, Action.STOP | Action.SNAPSHOT])
+def test_a_test_is_broken_off_by_all_ranks_and_made_up_for_on_resuming(
+    tmp_path: Path, size: int, action: Action, log_lines: list[str]
+) -> None:
+    """One of two tests of iteration 4 is: both are repeated by the run that goes on, over the same batches."""
+    parameter = settings(random_records(tmp_path, count=23), 6)
+    parameter.test_iter.append(40)
+    parameter.test_net_param.append(parameter.test_net_param[0])
+    parameter.snapshot_after_train, parameter.snapshot_prefix = True, str(tmp_path / "whole")
+    whole = on_ranks(size, parameter, scores_of_a_run)[0]
+    assert isinstance(whole, list)
+    parameter.snapshot_prefix = str(tmp_path / "stops")
+    log_lines.clear()
+
+    def break_off(solver: Solver) -> tuple[int, int, object]:
+        solver.step(4)
+        first = solver.testers[0].next_batch
+        # Alone a rank is asked before every batch, and the ninth is one of the second test.
+        solver.action_function = AskedAt(solver, action, 2 if size > 1 else 9, size - 1)
+        scores = scores_of_a_run(solver)
+        return first, solver.testers[0].next_batch, scores
+
+    ends = on_ranks(size, parameter, break_off)
+    for end in ends:
+        assert isinstance(end, tuple)
+        assert end[0] == end[1] == 10
+    assert "Test interrupted." in log_lines
+    assert log_lines[-1] == "Optimization stopped early."
+    assert {path.name for path in tmp_path.glob("stops_iter_*")} == {
+        f"stops_iter_4.{kind}" for kind in ("caffemodel", "solverstate", "trainstate")
+    }
+
+    def go_on(solver: Solver) -> list[tuple[int, dict[str, float]]]:
+        solver.restore(str(tmp_path / "stops_iter_4.solverstate"))
+        return scores_of_a_run(solver)
+
+    assert on_ranks(size, parameter, go_on)[0] == [scores for scores in whole if scores[0] >= 4]
+    for kind in ("caffemodel", "solverstate"):
+        name = f"_iter_6.{kind}"
+        found, expected = (tmp_path / f"{run}{name}" for run in ("stops", "whole"))
+        assert found.read_bytes().replace(b"stops", b"whole") == expected.read_bytes()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_test_of_the_root_alone_is_broken_off_too(tmp_path: Path, size: int, log_lines: list[str]) -> None:
+    extra = 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "bn" batch_norm_param { use_global_stats: false } }'
+    parameter = settings(random_records(tmp_path, count=24), 6, test_iter=1_000_000, extra=extra)
+
+    def run(solver: Solver) -> int:
+        solver.action_function = AskedAt(solver, Action.STOP, 3, size - 1)
+        solver.solve()
+        return solver.iter
+
+    assert on_ranks(size, parameter, run) == [0] * size
+    assert log_lines[-2:] == ["Test interrupted.", "Optimization stopped early."]
+
+
 @pytest.mark.parametrize(
     ("layer", "answer"),
     [
@@ -171,7 +241,7 @@ def test_what_ranks_cannot_share_is_tested_on_the_root(tmp_path: Path) -> None:
         solver.step(3)
         return len(solver.test_nets), solver.testers[0].next_batch
 
-    assert on_ranks(2, parameter, run) == [(1, 10), (0, 0)]
+    assert on_ranks(2, parameter, run) == [(1, 10), (0, 10)]
 
 
 def test_dummy_data_of_a_batch_follows_from_its_number() -> None:

@@ -1,0 +1,114 @@
+"""One iteration of training, from gradients of zero to the snapshot: what :meth:`Solver.step` does again and again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from paratrain.solvers import report
+from paratrain.solvers.actions import Action
+from paratrain.solvers.ranks import announce, collect, mean
+
+if TYPE_CHECKING:
+    from paratrain.solvers.solver import Solver
+
+__all__ = ["iterate"]
+
+
+def iterate(solver: Solver) -> None:
+    """Run an iteration. It ends before training where all ranks have agreed, during the test, to stop.
+
+    Every rank calls it; the root alone tests what cannot be shared, updates and snapshots. Raises NotFiniteError.
+    """
+    parameter, times = solver.parameter, solver.times
+    solver.clock.iteration = solver.iter
+    solver.net.clear_param_diffs()
+    if solver.is_due(parameter.test_interval) and (solver.iter > 0 or parameter.test_initialization):
+        solver.test_all()
+        if solver.asked & Action.STOP:
+            return
+    solver.call(callback.on_start for callback in solver.callbacks)
+    is_displayed = solver.is_due(parameter.display)
+    solver.net.debug_info = parameter.debug_info and is_displayed and solver.root_solver
+    _forward_backward(solver)
+    solver.smoothed.add(solver.loss)
+    policies = solver.policies
+    if policies.watches_loss and policies.observe(solver.iter, mean(solver.ranks, solver.loss)):
+        solver.info("Plateau Status: Iteration %d, step = %d", solver.iter, policies.current_step(solver.iter))
+    rate = solver.lr
+    shown = report.display(solver) if is_displayed else None
+    solver.call(callback.on_gradient_ready for callback in solver.callbacks)
+    if _update_together(solver, rate, is_displayed):
+        solver.smoothed.take_back()  # displayed as it is, then left out by all ranks
+    times.image_count += solver.images_per_iteration
+    if shown is not None:
+        if solver.metrics is not None:
+            figures = {**solver.spread, **times.figures(), "bad_records": solver.bad_record_count}
+            solver.metrics.write(iteration=solver.iter, loss=shown, lr=rate, **figures)
+        times.reset()
+    solver.current_step = policies.current_step(solver.iter)
+    solver.iter += 1
+    if solver.root_solver:
+        solver.keeper.check()
+    if solver.is_due(parameter.snapshot) or solver.asked & Action.SNAPSHOT:
+        solver.begin_snapshot()
+
+
+def _forward_backward(solver: Solver) -> None:
+    """Add up the gradients of ``iter_size`` passes."""
+    net, parts, loss = solver.net, solver.times.parts, 0.0
+    solver.sentinel.begin()
+    for sub_iteration in range(solver.parameter.iter_size):
+        solver.clock.sub_iteration = sub_iteration
+        data_s, begin = net.data_s, time.perf_counter()
+        pass_loss = net.forward_from_to()
+        solver.sentinel.see_loss(pass_loss)
+        loss += pass_loss
+        middle = time.perf_counter()
+        net.backward_from_to()
+        end = time.perf_counter()
+        data_s = net.data_s - data_s
+        parts.data_s += data_s
+        parts.forward_s += middle - begin - data_s
+        parts.backward_s += end - middle
+    solver.loss = loss / solver.parameter.iter_size
+
+
+def _update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
+    """Update on the root, unless a number that is not finite forbids it; on all ranks do what one was asked to do.
+
+    The ranks tell the root what they were asked and whether their loss is finite, and the root tells all what follows: one
+    message up and one down. Returns whether the step is skipped. Raises NotFiniteError, on every rank.
+    """
+    sentinel, parts = solver.sentinel, solver.times.parts
+    begin = time.perf_counter()
+    wishes = collect(solver.ranks, int(solver.action_function()) | sentinel.seen)
+    collected = time.perf_counter()
+    if solver.root_solver and sentinel.allows_update(wishes):
+        _guarded_update(solver, rate, is_displayed)
+    updated = time.perf_counter()
+    agreed = announce(solver.ranks, wishes | sentinel.seen)
+    parts.exchange_s += time.perf_counter() - updated + collected - begin
+    parts.update_s += updated - collected
+    solver.asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
+    return sentinel.decide(agreed, solver.iter)
+
+
+def _guarded_update(solver: Solver, rate: float, is_displayed: bool) -> None:
+    """Update where the gradient is finite; otherwise tell the sentinel.
+
+    Norms that the update needs say it beforehand. Without them a step that may be skipped is looked at as a whole; else
+    each piece of the gradient is looked at when the update comes to it, which is in the processor's cache then.
+    """
+    sentinel, flat_update = solver.sentinel, solver.flat_update
+    norms = flat_update.measure()
+    is_finite = norms.is_finite
+    if is_finite is None and sentinel.mode == "skip":
+        is_finite = flat_update.is_gradient_finite()
+    if is_finite is not False:
+        if is_displayed:
+            solver.info("Iteration %d, lr = %g", solver.iter, rate)
+        is_finite = solver.apply_update(rate, norms=norms, guarded=is_finite is None)
+        if not is_finite:
+            sentinel.broken_off = solver.iter
+    sentinel.gradient_is_finite = is_finite
