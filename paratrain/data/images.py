@@ -67,10 +67,13 @@ def copy_pixels(image: npt.NDArray[Any], out: npt.NDArray[Any], *, mirrored: boo
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Return the (C, H, W) image in another size, by OpenCV's bilinear interpolation, Caffe's way: a (C, height, width)
-    view.
+    view. Raises DataError where OpenCV cannot make one so large.
     """
     cv2 = load_opencv("resizing images")
-    resized: Pixels = cv2.resize(image.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
+    try:
+        resized: Pixels = cv2.resize(image.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        raise DataError(f"the image cannot be resized to {height} x {width} (height x width): {error.err}") from None
     return resized[np.newaxis] if resized.ndim == 2 else resized.transpose(2, 0, 1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from paratrain.data import images
 from paratrain.data.database import Database, describe_record
 from paratrain.data.datum import datum_to_array, parse_datum
 from paratrain.data.datum_layout import DatumLayout
+from paratrain.data.image_list import read_list
 from paratrain.errors import DataError
 
 __all__ = ["DatumSource", "ImageListSource", "RecordSource"]
@@ -80,11 +80,11 @@ class DatumSource:
 
 
 class ImageListSource:
-    """The images that a text file lists: on each line the path of one, white space and its label, an integer.
+    """The images that a text file lists (:func:`~paratrain.data.image_list.read_list`).
 
-    Paths may hold spaces; ``root_folder`` is put in front of them. Images are decoded to 3 channels, or to 1 where
-    ``color`` is False, and resized to ``size``, (height, width), if it is given. Empty lines are skipped. The images
-    themselves are looked for when they are read. Raises DataError, naming file and line, for a line that is not so.
+    ``root_folder`` is put in front of their paths. Images are decoded to 3 channels, or to 1 where ``color`` is False, and
+    resized to ``size``, (height, width), if it is given. The images themselves are looked for when they are read. Raises
+    DataError, naming file and line, for a line that is not the path of an image and its label.
     """
 
     def __init__(
@@ -94,54 +94,33 @@ class ImageListSource:
         self._root_folder = root_folder
         self._color = color
         self._size = size
-        self._images: list[tuple[str, int, int]] = []  # path, label, line
-        try:
-            text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise DataError(
-                f"{path}: the list of images cannot be read ({error.strerror}; looked up from {Path.cwd()})"
-            ) from None
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                self._images.append((*self._parse(line, number), number))
-        if not self._images:
-            raise DataError(f"{path}: the list of images is empty; expected lines like 'cat.jpg 0'")
+        self._images = [image for image in read_list(path) if image.path]
 
     def __len__(self) -> int:
         return len(self._images)
 
     def read(self, record: int) -> tuple[Array, int]:
-        _, label, _ = self._images[record]
         try:
             pixels = images.decode(self.fetch(record), color=self._color)
+            if self._size:
+                pixels = images.resize(pixels, *self._size)
         except DataError as error:
             raise DataError(f"{self.describe(record)}: {error}") from None
-        return images.resize(pixels, *self._size) if self._size else pixels, label
+        return pixels, self._images[record].label
 
     def fetch(self, record: int) -> bytes:
         """Return the bytes of an image's file. Raises DataError, which names the file."""
-        return images.read_image_file(self._images[record][0], self._root_folder)
+        return images.read_image_file(self._images[record].path, self._root_folder)
 
     def read_alike(self, records: Sequence[int]) -> tuple[Array, list[int]] | None:
         return None
 
     def key(self, record: int) -> str:
-        return self._images[record][0]
+        return self._images[record].path
 
     def describe(self, record: int) -> str:
-        name, _, line = self._images[record]
-        return f"{self.path}:{line} ('{name}')"
+        image = self._images[record]
+        return f"{image.where} ('{image.path}')"
 
     def close(self) -> None:
         """Nothing: no file stays open."""
-
-    def _parse(self, line: str, number: int) -> tuple[str, int]:
-        fields = line.rsplit(None, 1)
-        try:
-            name, label = fields
-            return name, int(label)
-        except ValueError:
-            found = line if len(line) <= 80 else f"{line[:80]}..."
-            raise DataError(
-                f"{self.path}:{number}: expected the path of an image, a space and a label, an integer, found '{found}'"
-            ) from None

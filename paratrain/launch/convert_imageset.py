@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 
+from paratrain.data.image_list import read_list
 from paratrain.launch import converting, options
 from paratrain.log import log
-from paratrain.tools.imageset import convert_images, read_list, shuffled
+from paratrain.tools.imageset import convert_images, shuffled
 from paratrain.tools.work import Work
 
 __all__ = ["add_parser", "run"]

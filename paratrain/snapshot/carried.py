@@ -63,12 +63,12 @@ def write_carried(path: str, arrays: Mapping[str, Array]) -> None:
 def read_carried(path: Path) -> dict[str, Array]:
     """Read what :func:`write_carried` has written. Raises SnapshotError."""
     try:
-        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as saved:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise SnapshotError(f"{path}: is damaged, or does not hold the states of layers ({error})") from None
+    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise SnapshotError(f"{path}: is damaged, or does not hold the states of layers") from None
     if not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays.values()):
         raise SnapshotError(f"{path}: is damaged: the states of layers are floating-point numbers")
     return arrays

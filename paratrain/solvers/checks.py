@@ -77,6 +77,8 @@ def find_problems(parameter: SolverParameter) -> Iterator[ParatrainError]:
         )
     if parameter.HasField("clip_gradients") and parameter.clip_gradients == 0:
         yield SolverError("clip_gradients is 0, which would stop all learning; give the largest norm allowed")
+    if math.isnan(parameter.clip_gradients):
+        yield SolverError("clip_gradients is nan; give the largest norm allowed")
     if parameter.snapshot and not parameter.snapshot_prefix:
         yield SolverError(f"snapshot is {parameter.snapshot}, but there is no snapshot_prefix to name the files by")
     yield from find_policy_problems(parameter)

@@ -101,7 +101,7 @@ def restore(solver: Solver, path: str) -> None:
         snapshots.load_history(state, solver.net.parameters, solver.flat_update.host_history())
     solver.iter = solver.displayed_iter = state.iteration
     solver.current_step = state.current_step
-    solver.sentinel.broken_off = None
+    solver.sentinel.broken_off, solver.snapshot_iter = None, -1
     if training is None:
         solver.restore_policy_state({"current_step": state.current_step, **state.policy})
         return

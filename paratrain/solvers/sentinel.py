@@ -113,6 +113,8 @@ class Sentinel:
         report = _OVERFLOW if rank is None else reports[rank]
         where = f" on rank {rank} of {len(reports)}" if rank is not None and len(reports) > 1 else ""
         if self.mode == "stop":
+            if any(self._ranks.share_texts("" if self.broken_off is None else "broken off")):
+                self.broken_off = iteration  # so that every rank refuses to go on, and none waits for the root
             raise NotFiniteError(
                 f"iteration {iteration}{where}: {report}. Training stops here, and snapshots written before stay as they "
                 "are; a lower base_lr or clip_gradients may help, and --nan skip leaves such steps out"

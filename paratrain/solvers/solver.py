@@ -65,7 +65,7 @@ class Solver(SolverParts):
             self.smoothed.add(self.net.forward_from_to())
             [loss] = self.mean_over_ranks([self.smoothed.value])
             self.info("Iteration %d, loss = %g", self.iter, loss)
-        if self.is_due(parameter.test_interval):
+        if self.testers and self.is_due(parameter.test_interval):
             self._test_all(end)
         self.keeper.wait()
         self.info("Optimization Done.")
@@ -135,9 +135,11 @@ class Solver(SolverParts):
             self._test_all(resuming.capture(self))
 
     def _test_all(self, moment: resuming.Moment) -> None:
+        """As :meth:`test_all`; snapshots that are written meanwhile are of ``moment``."""
+
         def obey(agreed: int) -> None:
             self.asked = Action(agreed)
-            if self.asked & Action.SNAPSHOT:
+            if self.asked & Action.SNAPSHOT and self.snapshot_iter != self.iter:  # else it is there
                 self.begin_snapshot(moment)
             if self.asked & Action.STOP:
                 raise TestInterruptedError

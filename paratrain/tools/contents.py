@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from paratrain.data import Database, LevelDbReader, datum_to_array, images
 from paratrain.data.datum import parse_datum
+from paratrain.data.image_list import ListedImage
 from paratrain.errors import DataError
 from paratrain.tools.databases import stored_bytes
-from paratrain.tools.imageset import ListedImage
 from paratrain.tools.work import Work, core_count, ordered_map
 
 __all__ = ["ArraySource", "Contents", "DatabaseSource", "ListSource", "Record", "Source", "look_through", "spread"]

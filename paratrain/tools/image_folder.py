@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paratrain import random
+from paratrain.data.image_list import ListedImage
 from paratrain.data.partial import PartialFolder, write_error
 from paratrain.errors import DataError
-from paratrain.tools.imageset import Conversion, ImageSettings, ListedImage, convert_images, shuffled
+from paratrain.tools.imageset import Conversion, ImageSettings, convert_images, shuffled
 from paratrain.tools.work import Work
 
 __all__ = ["ClassFolders", "find_classes", "split", "write_databases"]
@@ -30,7 +31,8 @@ class ClassFolders:
 def find_classes(folder: Path) -> ClassFolders:
     """List the classes in ``folder``, sorted by name, and the images in each, sorted, subfolders included.
 
-    What begins with a dot is passed over. Raises DataError where there is no class with an image.
+    What begins with a dot is passed over; of links that lead back to a folder above them, too. Raises DataError where there is
+    no class with an image, and for names with line breaks, which no list can hold.
     """
     found = ClassFolders()
     try:

@@ -14,31 +14,17 @@ import numpy as np
 
 from paratrain import random
 from paratrain.data import images
+from paratrain.data.image_list import ListedImage
 from paratrain.errors import DataError
 from paratrain.proto import Datum
 from paratrain.tools.databases import create_database
 from paratrain.tools.work import Work, core_count, ordered_map
 
-__all__ = ["Conversion", "ImageSettings", "ListedImage", "convert_images", "read_list", "shuffled"]
+__all__ = ["Conversion", "ImageSettings", "convert_images", "shuffled"]
 
 logger = logging.getLogger(__name__)
 
 Path_ = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ListedImage:
-    """The ``path`` of an image (empty for an empty line), its label, and the file and line that say so, if any do."""
-
-    path: str
-    label: int
-    source: str = ""
-    line: int = 0
-
-    @property
-    def where(self) -> str:
-        """The place to name in messages."""
-        return f"{self.source}:{self.line}" if self.line else self.path
 
 
 @dataclass(frozen=True)
@@ -70,40 +56,6 @@ class Conversion:
 
     count: int = 0
     skipped: list[ListedImage] = field(default_factory=list)
-
-
-def read_list(path: Path_) -> list[ListedImage]:
-    """Read a list: on each line the path of an image, white space and its label, an integer; paths may hold spaces.
-
-    Empty lines are kept, since Caffe counts them. Raises DataError, naming file and line, for a line that is not so.
-    """
-    name = os.fspath(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(
-            f"{name}: the list of images cannot be read ({error.strerror}; looked up from {Path.cwd()})"
-        ) from None
-    lines = text.removesuffix("\n").split("\n") if text.strip() else []
-    if not lines:
-        raise DataError(f"{name}: the list of images is empty; expected lines like 'cat.jpg 0'")
-    return [_parse(line, name, number) for number, line in enumerate(lines, 1)]
-
-
-def _parse(line: str, source: str, number: int) -> ListedImage:
-    if not line.strip():
-        return ListedImage("", 0, source, number)
-    try:
-        path, label = line.rsplit(None, 1)
-        listed = ListedImage(path, int(label), source, number)
-    except ValueError:
-        listed = None
-    if listed is None or not -(2**31) <= listed.label < 2**31:
-        found = line if len(line) <= 80 else f"{line[:80]}..."
-        raise DataError(
-            f"{source}:{number}: expected the path of an image, a space and a label, an integer of 32 bits, found '{found}'"
-        )
-    return listed
 
 
 def shuffled(listed: Sequence[ListedImage], *key: int | str) -> list[ListedImage]:

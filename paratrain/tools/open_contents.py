@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paratrain.data.hdf5 import is_hdf5
+from paratrain.data.image_list import read_list
 from paratrain.errors import DataError
 from paratrain.proto import describe_content
 from paratrain.tools.contents import ArraySource, Contents, DatabaseSource, ListSource, Source
 from paratrain.tools.databases import open_any_database, stored_bytes
 from paratrain.tools.hdf5_contents import look_through_hdf5
-from paratrain.tools.imageset import read_list
 from paratrain.tools.mnist import idx_axes, read_idx
 
 __all__ = ["open_contents"]
@@ -34,6 +34,8 @@ def open_contents(path: str, root: str = "") -> Iterator[Source | Contents]:
     target = Path(path)
     if not target.exists():
         raise DataError(f"{path}: no such file or folder (looked up from {Path.cwd()})")
+    if not (target.is_file() or target.is_dir()):
+        raise DataError(f"{path}: is neither a file nor a folder; expected {_EXPECTED}")
     if target.name == "data.mdb" or any((target / name).exists() for name in ("data.mdb", "CURRENT")):
         with contextlib.closing(open_any_database(path)) as database:
             yield DatabaseSource(database)

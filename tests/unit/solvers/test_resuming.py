@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import SnapshotError
 from paratrain.net import Net
 from paratrain.proto import SolverParameter, parse_prototxt
-from paratrain.solvers import SOLVERS, Solver, create_solver
+from paratrain.snapshot.carried import read_carried
+from paratrain.solvers import SOLVERS, Action, Solver, create_solver
 
 NET = """
 net_param {
@@ -84,6 +86,37 @@ def test_a_state_of_another_type_with_as_many_histories(tmp_path: Path) -> None:
     assert other.iter == 0
     solver.close()
     other.close()
+
+
+@pytest.mark.parametrize("after_train", ["true", "false"])
+def test_a_snapshot_within_the_last_test_is_that_of_the_last_step(tmp_path: Path, after_train: str) -> None:
+    """The pass that is displayed before that test takes a batch, and moves BatchNorm's statistics, after the last step."""
+    tests = "test_iter: 2 test_interval: 3 test_initialization: false display: 3 max_iter: 3"
+    solver = make_solver(tmp_path, "SGD", f"{tests} snapshot_after_train: {after_train}")
+    asked = []
+
+    def ask() -> Action:
+        if solver.iter == 3:
+            asked.append(solver.iter)
+            return Action.SNAPSHOT
+        return Action.NONE
+
+    solver.action_function = ask
+    solver.solve()
+    assert asked
+    found = {path.name: path.read_bytes() for path in tmp_path.glob("n_iter_3.*")}
+    assert len(found) == 3
+    solver.close()
+    again = make_solver(tmp_path, "SGD", tests)
+    again.step(3)
+    again.snapshot()
+    again.close()
+    expected = {path.name: path.read_bytes() for path in tmp_path.glob("n_iter_3.*")}
+    state, model, training = (f"n_iter_3.{kind}" for kind in ("solverstate", "caffemodel", "trainstate"))
+    assert found[state] == expected[state]
+    assert json.loads(found[training])["data"] == json.loads(expected[training])["data"]
+    if after_train == "true":
+        assert found[model] == expected[model]
 
 
 RECURRENT = """
@@ -196,6 +229,18 @@ def test_a_snapshot_from_before_they_were_kept(tmp_path: Path, log_lines: list[s
     assert any(line.endswith("begins with zeros: the snapshot does not hold it") for line in log_lines)
 
 
+def npy(array: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
 def test_a_file_of_states_that_is_missing_or_damaged(tmp_path: Path) -> None:
     on_ranks(1, tmp_path, step_and_snapshot)
     carried = tmp_path / "n_iter_2.carried.npz"
@@ -208,6 +253,23 @@ def test_a_file_of_states_that_is_missing_or_damaged(tmp_path: Path) -> None:
             carried.write_bytes(content)
         with pytest.raises(SnapshotError, match=f"n_iter_2.carried.npz: .*{expected}"):
             on_ranks(1, tmp_path, restored_states)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an archive",
+        b"PK\x03\x04 cut",
+        npy(np.zeros(3)),
+        npz(one=np.array(["text"])),
+        npz(one=np.zeros(2, "i4")),
+    ],
+)
+def test_a_file_of_states_that_is_something_else(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.carried.npz").write_bytes(content)
+    with pytest.raises(SnapshotError, match=r"x.carried.npz: is damaged"):
+        read_carried(tmp_path / "x.carried.npz")
 
 
 def test_a_skipped_step_does_not_leave_its_state_behind(tmp_path: Path) -> None:

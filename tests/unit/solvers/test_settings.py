@@ -46,6 +46,7 @@ def test_one_field_names_the_net_to_train(text: str, message: str) -> None:
         ("display: -1", "display is -1"),
         ("snapshot: -1", "snapshot is -1"),
         ("clip_gradients: 0", "clip_gradients is 0"),
+        ("clip_gradients: nan", "clip_gradients is nan"),
         ('regularization_type: "L3"', "'L3'; known: L1, L2"),
         ("snapshot: 10", "no snapshot_prefix"),
         ('lr_policy: "poly"', "needs power and max_iter"),
