@@ -106,7 +106,10 @@ class Hdf5Records:
                 raise DataError(
                     f"{path}: has no dataset '{missing[0]}' (tops are named after datasets); it has {', '.join(opened)}"
                 )
-            datasets = [opened[name] for name in self._names]
+            try:
+                datasets = [opened[name] for name in self._names]
+            except KeyError as error:  # a link that leads nowhere
+                raise DataError(f"{path}: cannot be read ({error.args[0]})") from None
             for name, dataset in zip(self._names, datasets, strict=True):
                 if not getattr(dataset, "shape", ()):
                     raise DataError(f"{path}: '{name}' has no rows; expected a dataset of at least one axis")

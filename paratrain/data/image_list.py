@@ -11,7 +11,7 @@ from paratrain.errors import DataError
 
 __all__ = ["ListedImage", "read_list"]
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def _parse(line: str, source: str, number: int) -> ListedImage:
     fields = line.rsplit(None, 1)
     if not fields:
         return ListedImage("", 0, source, number)
-    if len(fields) == 2 and _INTEGER.fullmatch(fields[1]) and len(fields[1]) <= 11 and "\0" not in line:
+    if len(fields) == 2 and _INTEGER.fullmatch(fields[1]) and "\0" not in line:
         listed = ListedImage(fields[0], int(fields[1]), source, number)
         if -(2**31) <= listed.label < 2**31:
             return listed

@@ -73,7 +73,8 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     try:
         resized: Pixels = cv2.resize(image.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
     except cv2.error as error:
-        raise DataError(f"the image cannot be resized to {height} x {width} (height x width): {error.err}") from None
+        reason = getattr(error, "err", None) or "OpenCV does not take such sizes"
+        raise DataError(f"the image cannot be resized to {height} x {width} (height x width): {reason}") from None
     return resized[np.newaxis] if resized.ndim == 2 else resized.transpose(2, 0, 1)
 
 
@@ -111,3 +112,5 @@ def read_image_file(path: str, root_folder: str = "") -> bytes:
         raise DataError(f"there is no image {file}{hint}") from None
     except OSError as error:
         raise DataError(f"the image {file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise DataError(f"no image can have the name {str(file)!r}") from None

@@ -33,11 +33,13 @@ class PartialFolder:
     """A new folder: ``with PartialFolder(path) as folder:`` write into ``folder``; ``path`` is there after the block.
 
     A block that is left by an exception leaves nothing. An empty folder ``path`` is replaced; anything else that has this
-    name is never touched. Raises DataError where it exists or cannot be written.
+    name is never touched. Raises DataError where it exists, is no name, or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        if self.path.name in ("", ".."):
+            raise DataError(f"'{os.fspath(path)}' is no name of a new folder; write one, such as train_lmdb")
         self.folder = self.path.with_name(f"{self.path.name}.partial-{os.getpid()}")
         self._lock: int | None = None
 

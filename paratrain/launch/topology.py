@@ -242,6 +242,6 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
+    if not 1e-9 <= rate < float("inf"):  # less than a byte a second
         raise argparse.ArgumentTypeError(f"'{text}' is no bandwidth; expected GB/s, as in 12.5")
     return rate

@@ -31,7 +31,7 @@ class ClassFolders:
 def find_classes(folder: Path) -> ClassFolders:
     """List the classes in ``folder``, sorted by name, and the images in each, sorted, subfolders included.
 
-    What begins with a dot is passed over; of links that lead back to a folder above them, too. Raises DataError where there is
+    What begins with a dot is passed over, and so are links that lead back to a folder above them. Raises DataError where there is
     no class with an image, and for names with line breaks, which no list can hold.
     """
     found = ClassFolders()
@@ -45,11 +45,17 @@ def find_classes(folder: Path) -> ClassFolders:
             continue
         images: list[str] = []
         for parent, folders, files in os.walk(folder / name, followlinks=True):
-            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            above = {Path(parent).resolve(), *Path(parent).resolve().parents}
+            folders[:] = sorted(
+                each for each in folders if not each.startswith(".") and (Path(parent) / each).resolve() not in above
+            )
             for file in files:
                 is_image = Path(file).suffix.lower() in _IMAGE_ENDINGS and not file.startswith(".")
                 path = os.path.relpath(Path(parent) / file, folder)
                 (images if is_image else found.ignored).append(path)
+        broken = next((path for path in images if "\n" in path or "\r" in path), None)
+        if broken is not None:
+            raise DataError(f"{folder}: the name {broken!r} has a line break in it, which no list can hold; rename it")
         if images:
             found.names.append(name)
             found.images.append(sorted(images))

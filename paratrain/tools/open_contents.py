@@ -47,8 +47,9 @@ def open_contents(path: str, root: str = "") -> Iterator[Source | Contents]:
         lines = _text_lines(path)
         if lines is None:
             raise DataError(f"{path}: {_describe(target)}; expected {_EXPECTED}")
-        if all(line.endswith((".h5", ".hdf5", ".hdf")) for line in lines):
-            yield look_through_hdf5(path, lines, f"list of {len(lines)} HDF5 files")
+        files = " ".join(lines).split()  # white space between them will do, as for HDF5Data layers
+        if all(file.endswith((".h5", ".hdf5", ".hdf")) for file in files):
+            yield look_through_hdf5(path, files, f"list of {len(files)} HDF5 files")
         else:
             yield ListSource(path, read_list(path), root)
 

@@ -98,7 +98,8 @@ def read_saved_machine(content: bytes, source: str) -> Machine:
         network=None if network is None else _figure(network),
         network_cards=1 if network is None else network.whole("cards", least=1),
     )
-    return replace(machine, source=f"{top.text('source').partition(_SAVED)[0]}{_SAVED}{source}")
+    origin = top.text("source").partition(_SAVED)[0] or "unknown"
+    return replace(machine, source=f"{origin}{_SAVED}{source}")
 
 
 def read_verdicts(content: bytes, source: str) -> dict[Pair, str]:
@@ -183,8 +184,8 @@ def _measured(item: Fields) -> LinkFigure | None:
 
 def _figure(item: Fields) -> LinkFigure:
     gbps, latency_us = item.number_or_none("gbps"), item.number_or_none("latency_us")
-    if not gbps:
-        raise item.error("gbps", "a number above 0", gbps)
+    if gbps is None or not 1e-9 <= gbps <= 1e9:
+        raise item.error("gbps", "a number from 1e-9 to 1e9", gbps)
     origin = "file" if item.text("source") != "default" else "default"
     return LinkFigure(float(round(gbps * 1e9)), (latency_us or 0.0) / 1e6, bool(item.flag_or_none("staged")), origin)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ def saved_values(content: bytes, source: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"{source}:{error.lineno}:{error.colno}"
         raise TopologyError(f"{place}: the JSON is damaged or cut ({error.msg}); {AGAIN}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise TopologyError(f"{source}: the JSON cannot be read ({error}); {AGAIN}") from None
     except RecursionError:
         raise TopologyError(f"{source}: the JSON is nested too deep to be a saved plan; {AGAIN}") from None
     assert isinstance(values, dict)
@@ -71,7 +74,7 @@ class Fields:
         found = self.get(name)
         if found is None:
             return None
-        if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found < float("inf"):
+        if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found <= sys.float_info.max:
             raise self.error(name, "a number from 0 on", found)
         return float(found)
 

@@ -72,7 +72,7 @@ def test_images_that_do_not_fit_together(
     ("lines", "parts"),
     [
         ("02.png 1\n\n02.png one\n", ["list.txt:3", "expected the path of an image", "02.png one"]),
-        ("02.png 1\n02.png\n", ["list.txt:2", "a label, an integer, found '02.png'"]),
+        ("02.png 1\n02.png\n", ["list.txt:2", "a label, an integer of 32 bits, found '02.png'"]),
         ("02.png 1\nmy cat.png 2\n", ["list.txt:2 ('my cat.png')", "there is no image my cat.png", "looked up from"]),
         ("02.png 1\ndamaged.jpg 2\n", ["list.txt:2 ('damaged.jpg')", "no image OpenCV can decode, or a damaged one"]),
         ("02.png 1\n30 31.png 2\n", ["list.txt:2 ('30 31.png')", "(3, 30, 31)", "(3, 32, 32)"]),

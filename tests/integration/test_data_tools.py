@@ -119,6 +119,8 @@ def test_images_that_cannot_be_read_are_counted(folder: Path) -> None:
     [
         (("convert_imageset", "images/", "list.txt", "images"), "images: exists already"),
         (("convert_imageset", "images/", "list.txt", "list.txt"), "list.txt: exists already"),
+        (("convert_imageset", "images/", "list.txt", "."), "'.' is no name of a new folder; write one, such as"),
+        (("convert_folder", "images", ""), "'.' is no name of a new folder; write one, such as"),
         (("convert_imageset", "images", "list.txt", "db"), "none of the 24 images can be read"),
         (("convert_imageset", "images/", "missing.txt", "db"), "missing.txt: the list of images cannot be read"),
         (("convert_imageset", "images/", "list.txt", "db", "-check_size"), "list.txt:2: images/flower/01.png has"),

@@ -183,6 +183,7 @@ def test_warnings_fail_only_where_asked() -> None:
         (("--nodes", "0"), "'0' is no whole number from 1 on"),
         (("--ranks", "x"), "'x' is no whole number from 1 on"),
         (("--network", "-3"), "'-3' is no bandwidth"),
+        (("--network", "1e-320"), "'1e-320' is no bandwidth"),
         (("--tree", "oak"), "invalid choice: 'oak'"),
         (("--json", "--dot"), "not allowed with argument"),
         (("--machine", "dgx2", "--ranks", "2"), "not allowed with argument"),

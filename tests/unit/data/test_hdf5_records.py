@@ -52,6 +52,15 @@ def test_any_number_of_threads_may_read(source: Path) -> None:
         assert list(threads.map(lambda numbers: read(records, numbers), asked)) == asked
 
 
+def test_a_link_that_leads_nowhere_is_named(source: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with open_hdf5(source.parent / "2.h5", "a") as file:
+        del file["y"]
+        file["y"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DataError, match=r"2.h5: cannot be read \(.*not found\)"):
+        Hdf5Records(str(source), ["x", "y"], np.float32)
+
+
 def test_a_file_that_is_gone_or_has_changed_is_named(source: Path) -> None:
     records = Hdf5Records(str(source), ["x", "y"], np.float32)
     with open_hdf5(source.parent / "2.h5", "w") as file:

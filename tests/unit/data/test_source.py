@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from paratrain.data import ImageListSource
-from paratrain.data.images import decode, resize
+from paratrain.data.images import decode, read_image_file, resize
 from paratrain.errors import DataError
+from tests.optional import need_opencv
 from tests.paths import DATA
 
 IMAGES = DATA / "images"
@@ -26,7 +27,11 @@ def test_lines_hold_a_path_and_a_label(tmp_path):
         "/list.txt:4 ('d.png')",
         "/list.txt:5 ('e.png')",
     ]
-    assert [label for _, label, _ in source._images] == [3, -1, 22]
+    assert [image.label for image in source._images] == [3, -1, 22]
+
+
+def test_the_mark_that_some_editors_begin_a_text_with_is_no_part_of_a_path(tmp_path):
+    assert ImageListSource(list_of(tmp_path, b"\xef\xbb\xbfa.jpg 3\r\n")).key(0) == "a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,11 @@ def test_lines_hold_a_path_and_a_label(tmp_path):
     [
         (b"a.jpg 0\nb.jpg\n", r"list.txt:2: expected the path of an image, a space and a label.*found 'b.jpg'"),
         (b"\na.jpg 0.5\n", r"list.txt:2: .*found 'a.jpg 0.5'"),
+        (b"a.jpg 2147483648\n", r"list.txt:1: .*an integer of 32 bits, found 'a.jpg 2147483648'"),
+        (b"a.jpg " + b"9" * 400, r"list.txt:1: .*an integer of 32 bits, found 'a.jpg 9+\.\.\.'"),
+        (b"a.jpg 1_0", r"list.txt:1: .*found 'a.jpg 1_0'"),
+        ("a.jpg \u0663".encode(), r"list.txt:1: .*found 'a.jpg \u0663'"),
+        (b"a\0b.jpg 1", r"list.txt:1: .*found 'a\\x00b.jpg 1'"),
         (b"a.jpg one", r"list.txt:1: .*found 'a.jpg one'"),
         (b" 7\n", r"list.txt:1: .*found ' 7'"),
         (b"x" * 500, r"list.txt:1: .*found 'x{80}\.\.\.'"),
@@ -103,3 +113,15 @@ class TestImages:
                 rows = (1 - (v - top)) * image[:, top] + (v - top) * image[:, below]
                 wanted[:, y, x] = (1 - (u - left)) * rows[:, left] + (u - left) * rows[:, right]
         assert np.abs(resize(image, height, width) - wanted).max() <= 1
+
+
+def test_a_size_that_opencv_cannot_make_names_the_line(tmp_path):
+    need_opencv()
+    source = ImageListSource(str(IMAGES / "list.txt"), root_folder=f"{IMAGES}/images/", size=(2**31 - 1, 2**31 - 1))
+    with pytest.raises(DataError, match=r"list.txt:1 \('.*'\): the image cannot be resized to 2147483647 x 2147483647"):
+        source.read(0)
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(DataError, match=r"no image can have the name 'a\\x00b.jpg'"):
+        read_image_file("a\0b.jpg")

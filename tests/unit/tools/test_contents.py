@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_hdf5(tmp_path, monkeypatch):
     assert "different numbers of rows: data 4, label 3" in found.damaged[0][1]
     assert "no such file" in found.damaged[1][1]
     assert found.labels == {}
+
+
+def test_hdf5_values_that_cannot_be_read_and_what_has_none(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py", reason="no h5py is installed (the extra 'hdf5')")
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0).random((500, 20))
+    for name in ("whole.h5", "damaged.h5"):
+        with h5py.File(name, "w") as file:
+            file.create_dataset("data", data=random, compression="gzip", chunks=(10, 20))
+            file["label"] = np.full(500, np.inf)
+            file["none"] = h5py.Empty("f")
+            file["scalar"] = 3.0
+            (place, *_) = (info.byte_offset for info in [file["data"].id.get_chunk_info(7)])
+    content = bytearray(Path("damaged.h5").read_bytes())
+    content[place : place + 200] = bytes(200)
+    Path("damaged.h5").write_bytes(content)
+    Path("both.txt").write_text("whole.h5 damaged.h5\n")
+    found = contents("both.txt")
+    assert (found.count, found.read_count, found.labels) == (1000, 500, {})
+    assert [name for name, _, _ in found.datasets[:3]] == ["whole.h5: data", "whole.h5: label", "whole.h5: scalar"]
+    [(file, reason)] = found.damaged
+    assert file == "damaged.h5" and reason.startswith("'data' cannot be read (")
+
+    monkeypatch.setattr("paratrain.tools.hdf5_contents._READ_UP_TO_BYTES", 1000)
+    unread = contents("both.txt")
+    assert (unread.count, unread.read_count, unread.damaged) == (1000, 0, [])
+    assert format_contents(unread)[-1] == "damaged: none of those that were read"
 
 
 def test_damaged_records_are_named_and_the_others_counted(tmp_path):
@@ -235,6 +263,12 @@ def test_paths_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = Path(shutil.copytree(IMAGES / "images_raw_lmdb", "db"))
     assert contents(path).path == "db"
+
+
+def test_what_would_never_end_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DataError, match="fifo: is neither a file nor a folder; expected an LMDB"):
+        contents(tmp_path / "fifo")
 
 
 def test_a_database_whose_order_is_damaged_is_no_crash(tmp_path):

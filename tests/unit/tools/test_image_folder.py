@@ -9,10 +9,11 @@ from collections import Counter
 import pytest
 
 from paratrain.data import LmdbReader
+from paratrain.data.image_list import read_list
 from paratrain.errors import DataError
 from paratrain.proto import Datum
 from paratrain.tools.image_folder import ClassFolders, find_classes, split, write_databases
-from paratrain.tools.imageset import ImageSettings, read_list
+from paratrain.tools.imageset import ImageSettings
 from paratrain.tools.work import Work
 from tests.optional import need_opencv
 from tests.paths import DATA
@@ -50,6 +51,24 @@ def test_classes_are_found(photos):
     assert [len(images) for images in found.images] == [12, 12]
     assert found.images[1][:2] == ["flower/03.png", "flower/05.png"] and "flower/more/01.PNG" in found.images[1]
     assert sorted(found.ignored) == [".git", "china/._00.jpg", "china/notes.txt", "readme.txt"]
+
+
+def test_links_are_followed_but_not_in_circles(photos):
+    (photos / "flower" / "again").symlink_to(photos / "flower")
+    (photos / "flower" / "more" / "up").symlink_to("../..")
+    (photos / "linked").symlink_to(photos / "china")
+    found = find_classes(photos)
+    assert dict(zip(found.names, map(len, found.images), strict=True)) == {"china": 12, "flower": 12, "linked": 12}
+
+
+@pytest.mark.parametrize("name", ["china/a\nb.jpg", "flower/a\rb.jpg", "two\nlines/01.jpg"])
+def test_a_name_that_no_list_can_hold_is_refused(photos, name):
+    (photos / name).parent.mkdir(exist_ok=True)
+    (photos / name).touch()
+    with pytest.raises(
+        DataError, match=r"the name .*\\[nr].* has a line break in it, which no list can hold; rename it"
+    ):
+        find_classes(photos)
 
 
 def test_everything_is_written_together(photos, tmp_path):

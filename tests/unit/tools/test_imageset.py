@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from paratrain.data import LevelDbReader, LmdbReader, datum_to_array
+from paratrain.data.image_list import ListedImage, read_list
 from paratrain.errors import DataError
 from paratrain.proto import Datum
-from paratrain.tools.imageset import ImageSettings, ListedImage, convert_images, read_list, shuffled
+from paratrain.tools.imageset import ImageSettings, convert_images, shuffled
 from paratrain.tools.work import Work
 from tests.optional import need_leveldb
 from tests.paths import DATA

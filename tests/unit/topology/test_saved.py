@@ -99,6 +99,10 @@ def test_a_tree_comes_back_with_its_order() -> None:
     assert (back.tree, back.kind, back.numbers, back.shape) == (plan.tree, "GPU", tuple(range(8)), plan.tree_shape)
 
 
+def test_a_machine_without_a_source() -> None:
+    assert read_saved_machine(spoilt(source=None), "box.json").source == "unknown, saved in box.json"
+
+
 def spoilt(**changes: Any) -> bytes:
     values = json.loads(saved(FULL))
     for path, value in changes.items():
@@ -125,7 +129,11 @@ def spoilt(**changes: Any) -> bytes:
         (spoilt(links__1__class="NV0"), r"box.json: links\[1\].class: 'NV0' is no link word"),
         (spoilt(links__1__class="X"), r"box.json: links\[1\]: expected a link between two GPUs"),
         (spoilt(links__0__a=9), "box.json: link 2-9 does not join two of the GPUs"),
-        (spoilt(links__0__gbps=0), r"box.json: links\[0\].gbps: expected a number above 0, found 0"),
+        (spoilt(links__0__gbps=0), r"box.json: links\[0\].gbps: expected a number from 1e-9 to 1e9, found 0"),
+        (spoilt(links__0__gbps=1e-300), r"box.json: links\[0\].gbps: expected a number from 1e-9 to 1e9, found 1e-300"),
+        (spoilt(links__0__gbps=1e300), r"box.json: links\[0\].gbps: expected a number from 1e-9 to 1e9, found 1e\+300"),
+        (spoilt(links__0__gbps=10**400), r"box.json: links\[0\].gbps: expected a number from 0 on, found 1000"),
+        (b'{"schema": 1' + b"0" * 5000 + b"}", "box.json: the JSON cannot be read .*digits"),
         (spoilt(links__0__gbps=float("nan")), r"box.json: links\[0\].gbps: expected a number from 0 on, found NaN"),
         (spoilt(warnings__0__pair=[1]), r"box.json: warnings\[0\].pair: expected null or a list of two indices"),
         (spoilt(gpus__0__index=2), "box.json: a GPU index appears twice"),
