@@ -27,15 +27,16 @@ class Request(ABC):
 
     @abstractmethod
     def test(self) -> bool:
-        """Whether the message is complete, as after `wait`, without waiting; the same error for another size."""
+        """Whether the message is complete, without waiting for it. Raises what `wait` raises, but for a rank that is gone."""
 
 
 class Communicator(ABC):
     """The place of this process among the ranks, and the messages between them.
 
-    Messages between two ranks arrive in the order in which they were sent; they carry no tag, so that both sides have
-    to name them in the same order. Arrays are C-contiguous and have the same size and dtype on both sides. Sending may
-    wait until the receiver has asked for the message: never write code that needs a buffer in between.
+    Messages between two ranks with the same `tag`, a number below 32,768, arrive in the order in which they were sent;
+    messages of different tags do not wait for each other. Arrays are C-contiguous and have the same size and dtype on
+    both sides. Sending may wait until the receiver has asked for the message: never write code that needs a buffer in
+    between.
     """
 
     def __init__(self, rank: int, node_of_rank: Sequence[int]) -> None:
@@ -73,12 +74,25 @@ class Communicator(ABC):
         return self._node_of_rank
 
     @abstractmethod
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """Start sending `array` to rank `destination`; the array must not be written before the wait."""
 
     @abstractmethod
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """Start receiving from rank `source` into the caller's `array`, which must not be used before the wait."""
+
+    def isum(self, array: Array) -> Request:
+        """Start replacing `array` by its sum over all ranks, on every rank, by the transport's own means.
+
+        All ranks make these calls in the same order. CommunicationError where the transport has no such means.
+        """
+        raise CommunicationError(
+            f"rank {self.rank} of {self.size}: these ranks are not joined by MPI, and only MPI has sums of its own"
+        )
+
+    @abstractmethod
+    def check_all_present(self, action: str) -> None:
+        """Raise CommunicationError if some rank has ended, so that waiting for it, while `action`, is in vain."""
 
     @abstractmethod
     def abort(self, code: int) -> NoReturn:

@@ -14,13 +14,16 @@ class LocalCommunicator(Communicator):
     def __init__(self) -> None:
         super().__init__(rank=0, node_of_rank=[0])
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """CommunicationError: there is no other rank."""
         raise self._alone("send to", destination)
 
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """CommunicationError: there is no other rank."""
         raise self._alone("receive from", source)
+
+    def check_all_present(self, action: str) -> None:
+        """Nothing: there is only this rank."""
 
     def abort(self, code: int) -> NoReturn:
         """Leave through SystemExit, so that files are closed on the way."""

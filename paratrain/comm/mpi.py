@@ -6,16 +6,15 @@ import atexit
 import faulthandler
 import os
 import sys
-import time
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request, as_bytes
 from paratrain.comm.environment import LauncherEnvironment, first_line, mpi_family, number_nodes
+from paratrain.comm.patience import wait_until
 from paratrain.errors import CommunicationError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
 
 # MPI counts elements by a C int: a message of 2^31 bytes and more goes in pieces.
 LARGEST_MESSAGE_BYTES = 1 << 30
-# A wait first asks the library without pause, then gives the core to whoever wants it, then sleeps between questions:
-# with more ranks than cores, a waiting rank must not take the core from the one it waits for.
-_EAGER_TESTS = 50
-_YIELD_S = 0.002
-_SLEEP_S = 0.0001
-# Between questions whether the other rank has left, and after one that it has: what it sent before may still arrive.
-_LOOK_FOR_LEFT_S = 0.05
-_GRACE_S = 0.5
 # If MPI's own Abort does not return or end the process within this time, the process ends without it.
 _ABORT_LIMIT_S = 5.0
 
@@ -124,26 +115,35 @@ class MpiCommunicator(Communicator):
         super().__init__(world.rank, _nodes(mpi, world))
         _open_communicators.add(self)
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """One MPI message, or one for each piece of `largest_message_bytes`."""
         self._check_peer(destination)
         comm, pieces = self._open(), self._pieces(array)
         try:
-            requests = [comm.Isend([piece, self._mpi.BYTE], destination) for piece in pieces]
+            requests = [comm.Isend([piece, self._mpi.BYTE], destination, tag) for piece in pieces]
         except self._mpi.Exception as error:
             raise self._failure(f"sending to rank {destination}", error) from error
         parts = [(request, None) for request in requests]
         return _MpiRequest(self, f"sending to rank {destination}", parts, destination)
 
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """Straight into `array`."""
         self._check_peer(source)
         comm, pieces = self._open(), self._pieces(array)
         try:
-            requests = [(comm.Irecv([piece, self._mpi.BYTE], source), piece.size) for piece in pieces]
+            requests = [(comm.Irecv([piece, self._mpi.BYTE], source, tag), piece.size) for piece in pieces]
         except self._mpi.Exception as error:
             raise self._failure(f"receiving from rank {source}", error) from error
         return _MpiRequest(self, f"receiving from rank {source}", requests, source)
+
+    def isum(self, array: Array) -> Request:
+        """MPI_Iallreduce, in place."""
+        comm, mpi = self._open(), self._mpi
+        try:
+            request = comm.Iallreduce(mpi.IN_PLACE, array, mpi.SUM)
+        except mpi.Exception as error:
+            raise self._failure("an Allreduce", error) from error
+        return _MpiRequest(self, "an Allreduce", [(request, None)], None)
 
     def barrier(self) -> None:
         """MPI's own, waited for without holding the core."""
@@ -176,7 +176,11 @@ class MpiCommunicator(Communicator):
             requests = [self._notices.Isend([nothing, self._mpi.BYTE], rank) for rank in others]
             requests += [self._notices.Irecv([nothing, self._mpi.BYTE], rank) for rank in others]
             for request in requests:
-                _complete(request, None)
+                wait_until(request.Test)
+
+    def check_all_present(self, action: str) -> None:
+        """A rank that has ended has sent a notice; one that died is the launcher's to report."""
+        self.check_present(None, action)
 
     def check_present(self, peer: int | None, action: str) -> None:
         """Raise CommunicationError if rank `peer`, or any rank where None, has ended, so that waiting for it is in vain."""
@@ -208,60 +212,26 @@ class _MpiRequest(Request):
         parts: Sequence[tuple[MPI.Request, int | None]],
         peer: int | None,
     ) -> None:
-        self._owner, self._action, self._parts, self._peer = owner, action, deque(parts), peer
+        self._owner, self._action, self._parts, self._peer = owner, action, list(parts), peer
 
     def test(self) -> bool:
-        return self._finish(lambda request, status: bool(request.Test(status)))
-
-    def wait(self) -> None:
-        def complete(request: MPI.Request, status: MPI.Status | None) -> bool:
-            _complete(request, status, lambda: self._owner.check_present(self._peer, self._action))
-            return True
-
-        self._finish(complete)
-
-    def _finish(self, complete: Callable[[MPI.Request, MPI.Status | None], bool]) -> bool:
-        """Drop the parts from the first on while `complete(part, status)` is true; whether none is left."""
         mpi = self._owner._mpi
         while self._parts:
             request, expected = self._parts[0]
             status = None if expected is None else mpi.Status()
             try:
-                if not complete(request, status):
+                if not request.Test(status):
                     return False
             except mpi.Exception as error:
                 raise self._owner._failure(self._action, error) from error
             if status is not None and status.Get_count(mpi.BYTE) != expected:
                 found = f"expected a message of {expected} bytes, got {status.Get_count(mpi.BYTE)}"
                 raise self._owner._failure(self._action, found)
-            self._parts.popleft()
+            del self._parts[0]
         return True
 
-
-def _complete(request: MPI.Request, status: MPI.Status | None, check: Callable[[], None] | None = None) -> None:
-    """Wait as the constants above say. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
-
-    `check` raises when waiting has become pointless; it is asked now and then, and believed when it says so twice.
-    """
-    for _ in range(_EAGER_TESTS):
-        if request.Test(status):
-            return
-    begin = time.monotonic()
-    next_look, doubted = begin + _LOOK_FOR_LEFT_S, False
-    while not request.Test(status):
-        now = time.monotonic()
-        if now < begin + _YIELD_S:
-            os.sched_yield()
-            continue
-        time.sleep(_SLEEP_S)
-        if check is not None and now >= next_look:
-            try:
-                check()
-                next_look = now + _LOOK_FOR_LEFT_S
-            except CommunicationError:
-                if doubted:
-                    raise
-                next_look, doubted = now + _GRACE_S, True
+    def wait(self) -> None:
+        wait_until(self.test, lambda: self._owner.check_present(self._peer, self._action))
 
 
 def _nodes(mpi: ModuleType, world: MPI.Intracomm) -> list[int]:

@@ -18,8 +18,9 @@ class _Group:
 
     def __init__(self, size: int) -> None:
         self.changed = threading.Condition()
-        self.sends: dict[tuple[int, int], deque[_ThreadRequest]] = defaultdict(deque)
-        self.receives: dict[tuple[int, int], deque[_ThreadRequest]] = defaultdict(deque)
+        # By source, destination and tag.
+        self.sends: dict[tuple[int, int, int], deque[_ThreadRequest]] = defaultdict(deque)
+        self.receives: dict[tuple[int, int, int], deque[_ThreadRequest]] = defaultdict(deque)
         self.ended: set[int] = set()
         self.failures: list[tuple[int, BaseException]] = []
         self.size = size
@@ -31,6 +32,14 @@ class _Group:
             if failure is not None:
                 self.failures.append((rank, failure))
             self.changed.notify_all()
+
+    def check_failures(self, rank: int) -> None:
+        """Tell `rank`, by CommunicationError, if another has failed."""
+        if self.failures:
+            failed, failure = self.failures[0]
+            raise CommunicationError(
+                f"rank {rank} of {self.size}: rank {failed} ended with {type(failure).__name__}: {failure}"
+            )
 
 
 class _ThreadRequest(Request):
@@ -51,22 +60,26 @@ class _ThreadRequest(Request):
             )
         self._complete = source._complete = True
 
+    def wait(self) -> None:
+        group = self._group
+        with group.changed:
+            group.changed.wait_for(lambda: self._complete or group.failures or self._peer in group.ended)
+            if not self._complete:
+                group.check_failures(self._rank)
+                raise CommunicationError(
+                    f"{self._place}: waits for a message to or from rank {self._peer}, which has ended"
+                )
+        self.test()
+
     def test(self) -> bool:
         with self._group.changed:
             if self._mismatch:
-                raise CommunicationError(f"rank {self._rank} of {self._group.size}: {self._mismatch}")
+                raise CommunicationError(f"{self._place}: {self._mismatch}")
             return self._complete
 
-    def wait(self) -> None:
-        group, place = self._group, f"rank {self._rank} of {self._group.size}"
-        with group.changed:
-            group.changed.wait_for(lambda: self._complete or group.failures or self._peer in group.ended)
-            if self.test():
-                return
-            if group.failures:
-                rank, failure = group.failures[0]
-                raise CommunicationError(f"{place}: rank {rank} ended with {type(failure).__name__}: {failure}")
-            raise CommunicationError(f"{place}: waits for a message to or from rank {self._peer}, which has ended")
+    @property
+    def _place(self) -> str:
+        return f"rank {self._rank} of {self._group.size}"
 
 
 class ThreadCommunicator(Communicator):
@@ -76,33 +89,43 @@ class ThreadCommunicator(Communicator):
         super().__init__(rank, node_of_rank)
         self._group = group
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """Hand the array itself over: it is copied when the receiver asks for it."""
         self._check_peer(destination)
         as_bytes(array)
         request = _ThreadRequest(self._group, array, self.rank, destination)
         with self._group.changed:
-            waiting = self._group.receives[self.rank, destination]
+            waiting = self._group.receives[self.rank, destination, tag]
             if waiting:
                 waiting.popleft().match(request)
                 self._group.changed.notify_all()
             else:
-                self._group.sends[self.rank, destination].append(request)
+                self._group.sends[self.rank, destination, tag].append(request)
         return request
 
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """Take the oldest message of `source` that nobody has asked for."""
         self._check_peer(source)
         as_bytes(array)
         request = _ThreadRequest(self._group, array, self.rank, source)
         with self._group.changed:
-            waiting = self._group.sends[source, self.rank]
+            waiting = self._group.sends[source, self.rank, tag]
             if waiting:
                 request.match(waiting.popleft())
                 self._group.changed.notify_all()
             else:
-                self._group.receives[source, self.rank].append(request)
+                self._group.receives[source, self.rank, tag].append(request)
         return request
+
+    def check_all_present(self, action: str) -> None:
+        """Another rank that has returned is not there any more, one that has raised has failed."""
+        with self._group.changed:
+            self._group.check_failures(self.rank)
+            if self._group.ended:
+                ended = min(self._group.ended)
+                raise CommunicationError(
+                    f"rank {self.rank} of {self.size}: {action}: rank {ended} has ended, while this rank waits for it"
+                )
 
     def abort(self, code: int) -> NoReturn:
         """End this rank with SystemExit and the others with CommunicationError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from paratrain.comm.communicator import Communicator
-from paratrain.data_parallel import exchanged_bytes
+from paratrain.data_parallel import DataParallel, exchanged_bytes
 from paratrain.solvers import Solver
 
 __all__ = ["log_head"]
@@ -40,11 +40,11 @@ def log_head(solver: Solver, communicator: Communicator, tree: str) -> None:
         "Parameters: %d learnable values in %s, %d values of running statistics",
         parameters.data.count, _count(len(parameters.learnable), "blob"), parameters.statistics.count,
     )  # fmt: skip
-    down, up = exchanged_bytes(solver.net, size)
-    if size > 1:
+    if isinstance(solver.shares, DataParallel):
+        down, up = exchanged_bytes(solver.net, size)
         logger.info(
-            "Exchange: %s down and %s up each of %s in every step, %s in all",
-            _bytes(down), _bytes(up), _count(size - 1, "link"), _bytes((down + up) * (size - 1)),
+            "Exchange: %s, in %s; in every step %s of gradients of each rank, and %s of parameters for it",
+            solver.shares.description, _count(solver.shares.slice_count, "slice"), _bytes(up), _bytes(down),
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from paratrain.errors import NotFiniteError, SnapshotError, SpoiltParametersErro
 from paratrain.launch import options
 from paratrain.launch.abort import agree, agreed, connect, guard
 from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
+from paratrain.launch.exchanging import add_exchange
 from paratrain.launch.head import log_head
 from paratrain.launch.link_check import check_before_training, checked_tree
 from paratrain.launch.log_file import open_log_file
@@ -50,6 +51,7 @@ _EXAMPLES = """\
   paratrain train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
   paratrain train solver.prototxt --shuffle window:20000
   paratrain train solver.prototxt --resume auto --keep 3 --keep-best accuracy
+  mpirun -n 4 paratrain train solver.prototxt --exchange sharded
   mpirun -n 4 paratrain train solver.prototxt --topology plan.json       (saved by paratrain topology --save plan.json)
 """
 
@@ -76,6 +78,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     options.add_copying(parser)
     add_run(parser)
     add_topology(parser)
+    add_exchange(parser)
     parser.add_argument(
         "--check-links",
         action="store_true",
@@ -224,6 +227,7 @@ def _create_solver(
             ),
         ),
         tree=tree.tree,
+        exchange=arguments.exchange,
     )
     solver.sentinel.mode = arguments.nan
     solver.iteration_limit = arguments.iterations

@@ -37,15 +37,19 @@ class TimedCommunicator(Communicator):
         """From now on every wait ends within `limit_s` seconds of this call."""
         self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """As `inner` does."""
         what = f"rank {self.rank} could not send to rank {destination}"
-        return _TimedRequest(self._inner.isend(array, destination), what, self._limit_s, self._deadline)
+        return _TimedRequest(self._inner.isend(array, destination, tag), what, self._limit_s, self._deadline)
 
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """As `inner` does."""
         what = f"nothing came to rank {self.rank} from rank {source}"
-        return _TimedRequest(self._inner.ireceive(array, source), what, self._limit_s, self._deadline)
+        return _TimedRequest(self._inner.ireceive(array, source, tag), what, self._limit_s, self._deadline)
+
+    def check_all_present(self, action: str) -> None:
+        """As `inner` does."""
+        self._inner.check_all_present(action)
 
     def abort(self, code: int) -> NoReturn:
         """As `inner` does."""
@@ -86,13 +90,17 @@ class PairCommunicator(Communicator):
         super().__init__(self._ranks.index(inner.rank), [0, int(nodes[0] != nodes[1])])
         self._inner = inner
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """As `inner` does."""
-        return self._inner.isend(array, self._ranks[destination])
+        return self._inner.isend(array, self._ranks[destination], tag)
 
-    def ireceive(self, array: Array, source: int) -> Request:
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
         """As `inner` does."""
-        return self._inner.ireceive(array, self._ranks[source])
+        return self._inner.ireceive(array, self._ranks[source], tag)
+
+    def check_all_present(self, action: str) -> None:
+        """As `inner` does."""
+        self._inner.check_all_present(action)
 
     def abort(self, code: int) -> NoReturn:
         """As `inner` does."""

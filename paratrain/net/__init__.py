@@ -2,6 +2,6 @@
 
 from paratrain.net.copying import CopyRules
 from paratrain.net.net import Net
-from paratrain.net.parameters import ParameterEntry, Parameters
+from paratrain.net.parameters import Allocator, ParameterEntry, Parameters
 
-__all__ = ["CopyRules", "Net", "ParameterEntry", "Parameters"]
+__all__ = ["Allocator", "CopyRules", "Net", "ParameterEntry", "Parameters"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +16,7 @@ from paratrain.layers.fields import misplaced_fields
 from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.copying import CopyRules
-from paratrain.net.parameters import Parameters
+from paratrain.net.parameters import Allocator, Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
 
@@ -37,12 +37,18 @@ class Net(ArrayInterface):
     splits where a blob has several readers, then for each layer connect its blobs, set it up and enter its parameters;
     at last decide which layers need backward. The loss is the sum over all tops of loss_weight times the sum of the top.
 
-    Learnable parameters of a TRAIN net lie in two flat arrays (see Parameters). Raises NetError, and its subclasses,
-    where the description cannot work; every message names the layer.
+    Learnable parameters of a TRAIN net lie in two flat arrays, which ``allocate`` makes (see Parameters). Raises NetError,
+    and its subclasses, where the description cannot work; every message names the layer.
     """
 
     def __init__(
-        self, parameter: NetParameter, context: LayerContext, *, level: int = 0, stages: Sequence[str] = ()
+        self,
+        parameter: NetParameter,
+        context: LayerContext,
+        *,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        allocate: Allocator | None = None,
     ) -> None:
         state = NetState()
         state.CopyFrom(parameter.state)
@@ -64,6 +70,8 @@ class Net(ArrayInterface):
         self.parameters = Parameters(context.dtype)
         self.debug_info = parameter.debug_info
         """Log the mean of every blob while the net runs; changed at any time."""
+        self.after_backward: Callable[[int], None] | None = None
+        """Called with the number of each layer when backward has passed it: no gradient of its parameters is still to come."""
         self.data_s = 0.0
         """Seconds spent in data layers; whoever measures sets it back to 0."""
         self._wiring = Wiring(context.dtype)
@@ -80,7 +88,7 @@ class Net(ArrayInterface):
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
-                    self.parameters.flatten()
+                    self.parameters.flatten(*([allocate] if allocate else []))
         except BaseException:
             self.close()
             raise
@@ -220,6 +228,8 @@ class Net(ArrayInterface):
         with _quiet_overflow():
             for index in range(len(self.layers) - 1 if start is None else start, end - 1, -1):
                 self.backward_layer(index)
+                if self.after_backward is not None:
+                    self.after_backward(index)
             if self.debug_info and start is None and end == 0:
                 debug.whole_backward(self)
 

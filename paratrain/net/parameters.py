@@ -12,9 +12,15 @@ from paratrain.errors import NetError, ShapeMismatchError
 from paratrain.layers.base import Layer
 from paratrain.proto import ParamSpec
 
-__all__ = ["ParameterEntry", "Parameters"]
+__all__ = ["Allocator", "ParameterEntry", "Parameters"]
 
-Allocator = Callable[[int, npt.DTypeLike], Memory]
+Allocator = Callable[[str, int, npt.DTypeLike], Memory]
+"""Makes the flat array "data", "diff" or "statistics" of so many values, which may be zeros or the newest values of another
+rank that uses the same memory."""
+
+
+def _private(_name: str, count: int, dtype: npt.DTypeLike) -> Memory:
+    return SyncedMemory(count, dtype)
 
 
 @dataclass
@@ -129,13 +135,13 @@ class Parameters:
         blob.share_diff(owner.blob)
         owner.users.append(blob)
 
-    def flatten(self, allocate: Allocator = SyncedMemory) -> None:
-        """Move all parameters into flat arrays taken from ``allocate(count, dtype)``; values and sharing are kept."""
+    def flatten(self, allocate: Allocator = _private) -> None:
+        """Move all parameters into flat arrays taken from ``allocate(name, count, dtype)``; values and sharing are kept."""
         learning, statistics = self.learning, [entry for entry in self.entries if entry.is_statistic]
         frozen = [entry for entry in self.learnable if entry.is_frozen]
-        self.data = allocate(sum(entry.blob.count for entry in self.learnable), self.dtype)
-        self.diff = allocate(sum(entry.blob.count for entry in learning), self.dtype)
-        self.statistics = allocate(sum(entry.blob.count for entry in statistics), self.dtype)
+        self.diff = allocate("diff", sum(entry.blob.count for entry in learning), self.dtype)
+        self.data = allocate("data", sum(entry.blob.count for entry in self.learnable), self.dtype)
+        self.statistics = allocate("statistics", sum(entry.blob.count for entry in statistics), self.dtype)
         self._move(learning, self.data, self.diff)
         self._move(frozen, self.data, None, start=self.diff.count)
         self._move(statistics, self.statistics, None)

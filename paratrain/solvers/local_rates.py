@@ -7,13 +7,12 @@ a blob's gradient, so that an update begins when every gradient is there; applyi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 
-__all__ = ["LocalRates", "cosine_of", "find_local_rate_problems", "wants_local_rates"]
+__all__ = ["LocalRates", "find_local_rate_problems", "wants_local_rates"]
 
 LARC_POLICIES = ("scale", "clip")
 CORRELATION_DECAY = 0.95
@@ -74,10 +73,3 @@ class LocalRates:
             self.correlations[index] = kept + (1.0 - CORRELATION_DECAY) * cosine
             ratio *= 1.0 - 0.9 * self.correlations[index]
         return rate * ratio if parameter.larc_policy == "scale" else min(rate, ratio)
-
-
-def cosine_of(diff: Any, history: Sequence[Any], diff_norm: float, xp: Any) -> float:
-    """Return the cosine of the angle between ``diff`` and the first history; 0 where either is 0."""
-    product, square = float(xp.dot(diff, history[0])), float(xp.dot(history[0], history[0]))
-    norms = diff_norm * square**0.5
-    return product / norms if norms > 0 else 0.0

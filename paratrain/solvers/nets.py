@@ -12,7 +12,7 @@ from paratrain.backends import Backend
 from paratrain.data.options import DataOptions
 from paratrain.errors import PrototxtError, SolverError
 from paratrain.layers.base import Clock, LayerContext
-from paratrain.net import CopyRules, Net
+from paratrain.net import Allocator, CopyRules, Net
 from paratrain.proto import TEST, TRAIN, NetParameter, NetState, SolverParameter, read_prototxt, upgrade_net
 from paratrain.solvers.ranks import Ranks
 from paratrain.solvers.testing import Tester, can_be_dealt
@@ -41,6 +41,8 @@ class NetOptions:
     """How the solver's ``weights`` are copied."""
     edit_train_net: Callable[[NetParameter], NetParameter] = as_described
     """Takes the description of the net to train, its ``state`` complete, and returns the one to build."""
+    allocate: Allocator | None = None
+    """Makes the flat arrays of the net to train; None for memory of its own."""
 
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
@@ -162,7 +164,7 @@ def build_nets(
         data=options.data,
     )
     context = replace(everywhere, phase=choice.state.phase, rank=rank, size=size, clock=clock)
-    nets = [Net(options.edit_train_net(choice.parameter()), context)]
+    nets = [Net(options.edit_train_net(choice.parameter()), context, allocate=options.allocate)]
     testers: list[Tester] = []
     try:
         paths = [path for given in parameter.weights for path in snapshot.split_weights(given)]

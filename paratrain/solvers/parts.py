@@ -24,6 +24,7 @@ from paratrain.solvers.nets import NetOptions, build_nets
 from paratrain.solvers.policies import Policies
 from paratrain.solvers.ranks import Alone, Ranks
 from paratrain.solvers.sentinel import Sentinel
+from paratrain.solvers.shares import RootUpdatesAll, Shares
 from paratrain.solvers.timing import StepTimes
 from paratrain.solvers.update import FlatUpdate
 
@@ -111,14 +112,24 @@ class SolverParts(abc.ABC):
             self.net.parameters,
             backend,
             parameter,
-            self.history_count if self.root_solver else 0,
+            self.history_count,
             decoupled_decay=self.decoupled_decay,
         )
+        self.shares = RootUpdatesAll(self.flat_update.count, is_root=self.root_solver)
         self.policies = Policies(parameter, self.flat_update.local_rates)
         if parameter.snapshot:
             self.check_snapshots()
         report.begin(self)
         self.info("Solver scaffolding done.")
+
+    @property
+    def shares(self) -> Shares:
+        """Which values this rank updates: all of them on the root, unless something else is set."""
+        return self.flat_update.shares
+
+    @shares.setter
+    def shares(self, shares: Shares) -> None:
+        self.flat_update.shares = shares
 
     @classmethod
     def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:

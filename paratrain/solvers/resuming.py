@@ -97,7 +97,7 @@ def restore(solver: Solver, path: str) -> None:
     model = found.find_model()
     if model is not None:
         snapshots.load_weights(solver.net, model)
-    if solver.root_solver:
+    if solver.shares.owned:
         snapshots.load_history(state, solver.net.parameters, solver.flat_update.host_history())
     solver.iter = solver.displayed_iter = state.iteration
     solver.current_step = state.current_step

@@ -88,6 +88,10 @@ class Sentinel:
         """Whether the losses of all ranks, which together have ``seen`` this, are finite."""
         return not seen & _LOSS
 
+    def allows_gradient(self, seen: int) -> bool:
+        """Whether the gradient is finite, as far as all ranks together have ``seen``."""
+        return not seen & _GRADIENT
+
     def check_snapshot(self, history: Sequence[Memory], backend: Backend, iteration: int) -> None:
         """Raise SpoiltParametersError, which names the first that is not finite, unless a snapshot of now would be good."""
         self._check_whole()

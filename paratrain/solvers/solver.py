@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from paratrain.solvers import report, resuming
 from paratrain.solvers.actions import Action
 from paratrain.solvers.display import SmoothedLoss
 from paratrain.solvers.parts import SolverParts
+from paratrain.solvers.ranks import announce
 from paratrain.solvers.step import iterate
 from paratrain.solvers.testing import TestInterruptedError
 from paratrain.solvers.update import Norms
@@ -105,15 +107,26 @@ class Solver(SolverParts):
                 limit / norm,
             )
         means_before = debug.data_means(self.net) if self.net.debug_info else None
-        is_done = self.flat_update.update(self.compute_update_value, guarded=guarded)
+        is_done = self.shares.update(lambda start, stop: self._update_part(start, stop, guarded))
         if means_before is not None:
             debug.update(self.net, means_before)
+        return is_done
+
+    def _update_part(self, start: int, stop: int, guarded: bool) -> bool:
+        begin = time.perf_counter()
+        is_done = self.flat_update.update(self.compute_update_value, start, stop, guarded=guarded)
+        self.times.parts.update_s += time.perf_counter() - begin
         return is_done
 
     @property
     def needs_all_gradients(self) -> bool:
         """Whether an update can begin only when every gradient is there: clip_gradients and layer-wise rates need norms."""
         return self.flat_update.needs_all_gradients
+
+    @property
+    def updates_by_parts(self) -> bool:
+        """Whether a part may be updated as soon as its gradients are there, and not only if all of them are finite."""
+        return not self.needs_all_gradients and self.sentinel.mode == "stop"
 
     def policy_state(self) -> dict[str, Any]:
         """What the policies remember beside iteration and history, as plain numbers: see Policies.state."""
@@ -153,7 +166,7 @@ class Solver(SolverParts):
             self.info("Test interrupted.")
             return
         is_best = self.root_solver and self.iter > 0 and self.keeper.score(self.iter, scores)
-        if is_best:
+        if announce(self.ranks, int(is_best)):
             self.begin_snapshot(moment)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
@@ -174,6 +187,11 @@ class Solver(SolverParts):
         """
         moment = resuming.capture(self) if moment is None else moment
         self.snapshot_iter = self.iter
+        if self.shares.is_spread:
+            for flat in self.flat_update.host_history():
+                self.shares.gather(flat)
+            if self.parameter.snapshot_diff:
+                self.shares.gather(self.net.parameters.diff.mutable_host())
         if self.root_solver:
             self.sentinel.check_snapshot(self.flat_update.history, self.backend, self.iter)
             resuming.begin_snapshot(self, moment)

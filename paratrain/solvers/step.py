@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from paratrain.solvers import report
 from paratrain.solvers.actions import Action
-from paratrain.solvers.ranks import announce, collect, mean
+from paratrain.solvers.ranks import agree, announce, collect, mean
+from paratrain.solvers.update import Norms
 
 if TYPE_CHECKING:
     from paratrain.solvers.solver import Solver
@@ -75,23 +76,59 @@ def _forward_backward(solver: Solver) -> None:
 
 
 def _update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
-    """Update on the root, unless a number that is not finite forbids it; on all ranks do what one was asked to do.
+    """Update, unless a number that is not finite forbids it; on all ranks do what one was asked to do.
+
+    Returns whether the step is skipped. Raises NotFiniteError, on every rank.
+    """
+    parts, update_s = solver.times.parts, solver.times.parts.update_s
+    begin = time.perf_counter()
+    wishes = int(solver.action_function()) | solver.sentinel.seen
+    update = _update_on_owners if solver.shares.is_spread else _update_on_root
+    agreed = update(solver, wishes, rate, is_displayed)
+    parts.exchange_s += time.perf_counter() - begin - (parts.update_s - update_s)
+    solver.asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
+    try:
+        return solver.sentinel.decide(agreed, solver.iter)
+    finally:  # also where this was the last step, so that all ranks are left at the same place
+        begin = time.perf_counter()
+        solver.shares.spread()
+        parts.exchange_s += time.perf_counter() - begin
+
+
+def _update_on_root(solver: Solver, wishes: int, rate: float, is_displayed: bool) -> int:
+    """The root updates. Returns what all ranks together wish and have seen.
 
     The ranks tell the root what they were asked and whether their loss is finite, and the root tells all what follows: one
-    message up and one down. Returns whether the step is skipped. Raises NotFiniteError, on every rank.
+    message up and one down.
     """
-    sentinel, parts = solver.sentinel, solver.times.parts
-    begin = time.perf_counter()
-    wishes = collect(solver.ranks, int(solver.action_function()) | sentinel.seen)
-    collected = time.perf_counter()
-    if solver.root_solver and sentinel.allows_update(wishes):
+    wishes = collect(solver.ranks, wishes)
+    if solver.root_solver and solver.sentinel.allows_update(wishes):
+        parts, update_s, begin = solver.times.parts, solver.times.parts.update_s, time.perf_counter()
         _guarded_update(solver, rate, is_displayed)
-    updated = time.perf_counter()
-    agreed = announce(solver.ranks, wishes | sentinel.seen)
-    parts.exchange_s += time.perf_counter() - updated + collected - begin
-    parts.update_s += updated - collected
-    solver.asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
-    return sentinel.decide(agreed, solver.iter)
+        parts.update_s = update_s + time.perf_counter() - begin
+    return announce(solver.ranks, wishes | solver.sentinel.seen)
+
+
+def _update_on_owners(solver: Solver, wishes: int, rate: float, is_displayed: bool) -> int:
+    """Every rank updates its part. Returns what all ranks together wish and have seen.
+
+    Where parts may be updated one by one, as their gradients come in, the ranks agree afterwards, whether all of it was
+    finite. Otherwise they agree before.
+    """
+    sentinel, flat_update = solver.sentinel, solver.flat_update
+    if not solver.updates_by_parts:
+        norms = flat_update.measure()
+        finite = flat_update.is_gradient_finite() if norms.is_finite is None else norms.is_finite
+        sentinel.gradient_is_finite = finite
+        agreed = agree(solver.ranks, wishes | sentinel.seen)
+        if sentinel.allows_update(agreed) and sentinel.allows_gradient(agreed):
+            _update(solver, rate, norms, is_displayed, guarded=False)
+        return agreed
+    sentinel.gradient_is_finite = _update(solver, rate, Norms(), is_displayed, guarded=True)
+    agreed = agree(solver.ranks, wishes | sentinel.seen)
+    if not sentinel.allows_gradient(agreed):
+        sentinel.broken_off = solver.iter
+    return agreed
 
 
 def _guarded_update(solver: Solver, rate: float, is_displayed: bool) -> None:
@@ -106,9 +143,13 @@ def _guarded_update(solver: Solver, rate: float, is_displayed: bool) -> None:
     if is_finite is None and sentinel.mode == "skip":
         is_finite = flat_update.is_gradient_finite()
     if is_finite is not False:
-        if is_displayed:
-            solver.info("Iteration %d, lr = %g", solver.iter, rate)
-        is_finite = solver.apply_update(rate, norms=norms, guarded=is_finite is None)
+        is_finite = _update(solver, rate, norms, is_displayed, guarded=is_finite is None)
         if not is_finite:
             sentinel.broken_off = solver.iter
     sentinel.gradient_is_finite = is_finite
+
+
+def _update(solver: Solver, rate: float, norms: Norms, is_displayed: bool, *, guarded: bool) -> bool:
+    if is_displayed:
+        solver.info("Iteration %d, lr = %g", solver.iter, rate)
+    return solver.apply_update(rate, norms=norms, guarded=guarded)

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from paratrain.backends import Backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.net import ParameterEntry, Parameters
 from paratrain.proto import SolverParameter
 from paratrain.solvers.finite import is_finite, without_warnings
-from paratrain.solvers.local_rates import LocalRates, cosine_of, wants_local_rates
+from paratrain.solvers.local_rates import LocalRates, wants_local_rates
+from paratrain.solvers.shares import RootUpdatesAll, Shares
 
 __all__ = [
     "ComputeUpdateValue",
@@ -138,6 +141,8 @@ class FlatUpdate:
         # A device has no cache to stay in, and few large passes are best there.
         self._piece_count = PIECE_COUNT if backend.device is None else max(self.count, 1)
         self._scratch = SyncedMemory(min(self._piece_count, self.count), parameters.data.dtype)
+        self.shares: Shares = RootUpdatesAll(self.count, is_root=True)
+        """Which values this rank updates."""
         self._rates: dict[Run, float] = {}
         self._scale = 1.0
         self._weight_decay = 0.0
@@ -149,22 +154,40 @@ class FlatUpdate:
 
     def measure(self) -> Norms:
         """Return the norms of the gradient that this step needs; nothing is changed."""
-        xp, diff = self._backend.xp, self._array(self._parameters.diff)
-        whole = by_run = None
-        with without_warnings():
-            if self._settings.clip_gradients >= 0:
-                whole = l2_norm(diff, xp, self._piece_count)
-            if self.local_rates is not None:
-                by_run = [l2_norm(diff[run.start : run.stop], xp, self._piece_count) for run in self.runs]
-        found = [whole] if whole is not None else by_run
-        if found is None:
+        if not self.needs_all_gradients:
             return Norms()
-        return Norms(whole, by_run, all(map(math.isfinite, found)) or self.is_gradient_finite())
+        diff = self._array(self._parameters.diff)
+        runs = self.runs if self.local_rates is not None else [Run(0, self.count, 1.0, 1.0)]
+        with without_warnings():
+            norms = [math.sqrt(total) if total >= 0 else math.nan for total in self._sum_products(runs, diff, diff)]
+            whole = math.sqrt(sum(norm * norm for norm in norms)) if len(norms) > 1 else norms[0]
+        finite = all(map(math.isfinite, norms)) or self._is_finite_everywhere()
+        return Norms(
+            whole if self._settings.clip_gradients >= 0 else None,
+            norms if self.local_rates is not None else None,
+            finite,
+        )
+
+    def _sum_products(self, runs: Sequence[Run], one: Any, other: Any) -> list[float]:
+        """For each run the sum of the products of two flat arrays, over all owners; pieces in their dtype, sums in double."""
+        xp, totals = self._backend.xp, np.zeros(len(runs))
+        for index, run in enumerate(runs):
+            for start, stop in self.shares.owned:
+                for _, piece in pieces([run], start, stop, self._piece_count):
+                    totals[index] += float(xp.dot(one[piece], other[piece]))
+        self.shares.sum(totals)
+        return [float(total) for total in totals]
+
+    def _is_finite_everywhere(self) -> bool:
+        counts = np.array([0.0 if self.is_gradient_finite() else 1.0])
+        self.shares.sum(counts)
+        return bool(counts[0] == 0.0)
 
     def is_gradient_finite(self) -> bool:
-        """Whether all of the gradient is finite, by a pass over it."""
+        """Whether all of the gradient that this rank owns is finite, by a pass over it."""
+        diff, xp = self._array(self._parameters.diff), self._backend.xp
         with without_warnings():
-            return self.count == 0 or is_finite(self._array(self._parameters.diff), self._backend.xp)
+            return all(is_finite(diff[start:stop], xp) for start, stop in self.shares.owned if start < stop)
 
     def begin(
         self, rate: float, *, weight_decay: float | None = None, iteration: int = 0, norms: Norms | None = None
@@ -188,19 +211,24 @@ class FlatUpdate:
         else:
             assert self.local_rates is not None
             self.local_rates.iteration = iteration
-            both = zip(self.runs, norms.by_run, strict=True)
-            self._rates = {run: self._local_rate(index, run, rate, norm) for index, (run, norm) in enumerate(both)}
+            no_cosines: list[float | None] = [None] * len(self.runs)
+            cosines = self._cosines(norms.by_run) if self.local_rates.is_turbo else no_cosines
+            data = self._array(self._parameters.data)
+            squares = self._sum_products(self.runs, data, data)
+            each = zip(self.runs, squares, norms.by_run, cosines, strict=True)
+            self._rates = {
+                run: self.local_rates.rate(index, rate, run.lr_mult, math.sqrt(square), norm * self._scale, cosine)
+                for index, (run, square, norm, cosine) in enumerate(each)
+            }
         return clipped_norm
 
-    def _local_rate(self, index: int, run: Run, rate: float, diff_norm: float) -> float:
-        assert self.local_rates is not None
-        xp, part = self._backend.xp, slice(run.start, run.stop)
-        data_norm = l2_norm(self._array(self._parameters.data)[part], xp, self._piece_count)
-        cosine = None
-        if self.local_rates.is_turbo:
-            diff = self._array(self._parameters.diff)[part]
-            cosine = cosine_of(diff, [self._array(memory)[part] for memory in self.history], diff_norm, xp)
-        return self.local_rates.rate(index, rate, run.lr_mult, data_norm, diff_norm * self._scale, cosine)
+    def _cosines(self, diff_norms: Sequence[float]) -> list[float]:
+        """For each run the cosine of the angle between gradient and first history; 0 where either is 0."""
+        diff, history = self._array(self._parameters.diff), self._array(self.history[0])
+        products = self._sum_products(self.runs, diff, history)
+        squares = self._sum_products(self.runs, history, history)
+        norms = [norm * math.sqrt(square) for norm, square in zip(diff_norms, squares, strict=True)]
+        return [product / norm if norm > 0 else 0.0 for product, norm in zip(products, norms, strict=True)]
 
     def update(
         self,

@@ -91,7 +91,8 @@ def test_the_numbers_of_the_run(folder: Path, mpirun: str) -> None:
     assert f"Parameters: {count} learnable values in 6 blobs, 0 values of running statistics" in lines
     size = f"{count * 4 / 1000:.4g} kB"
     assert (
-        f"Exchange: {size} down and {size} up each of 1 link in every step, {count * 8 / 1000:.4g} kB in all" in lines
+        "Exchange: tree, through shared memory, the root updates, in 1 slice; "
+        f"in every step {size} of gradients of each rank, and {size} of parameters for it" in lines
     )
     figures = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     for line in figures:

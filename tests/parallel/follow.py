@@ -1,6 +1,6 @@
 """Run under mpirun: train as a script for pycaffe would, and write what happened to OUT.npz (by rank 0).
 
-follow.py SOLVER WEIGHTS STEPS OUT
+follow.py SOLVER WEIGHTS STEPS OUT [EXCHANGE]
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import numpy as np
 from mpi4py import MPI
 
 import paratrain as caffe
+from paratrain.comm import create_communicator
+from paratrain.data_parallel import create_parallel_solver
+from paratrain.solvers import read_solver
 
 
 def main() -> None:
-    solver_file, weights, steps, out = sys.argv[1:5]
-    solver = caffe.get_solver(solver_file)
+    solver_file, weights, steps, out, *exchange = sys.argv[1:]
+    if exchange:
+        solver = create_parallel_solver(read_solver(solver_file), create_communicator(), exchange=exchange[0])
+    else:
+        solver = caffe.get_solver(solver_file)
     if caffe.root_solver():  # the root's parameters are everyone's
         solver.net.copy_from(weights)
     losses, hashes = [], []

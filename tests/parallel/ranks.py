@@ -15,6 +15,7 @@ from paratrain.errors import CommunicationError, DataError
 from paratrain.launch import abort
 from paratrain.topology.planner import plan_ranks
 from paratrain.topology.tree import chain, star
+from tests.unit.comm.exchanges import MESSAGES, SHARED, make_exchange, run_step
 
 
 def say(text: str) -> None:
@@ -47,6 +48,28 @@ def exchange() -> None:
         if rank == tree.root:
             assert mean == [(size - 1) / 2, 0.5]
     say(f"{rank} of {size}: {digest.hexdigest()}")
+    communicator.close()
+
+
+def exchanges() -> None:
+    """Every exchange, by messages and by shared memory: closed forms, and a hash of sums of random numbers."""
+    communicator = create_communicator()
+    rank, size = communicator.rank, communicator.size
+    kinds = (*MESSAGES, *SHARED) if size == 1 else (*MESSAGES, *SHARED, "mpi")
+    digests = {}
+    for kind in kinds:
+        digests[kind] = hashlib.sha256()
+        for count in (0, 1, size - 1, size, size + 1, 1000, 3_000_001):
+            step = 700 if count < 10_000 else 256 * 1024
+            exchange = make_exchange(kind, communicator, count, step)
+            pattern = (np.arange(count) % 1000).astype(np.float32)
+            result = run_step(exchange, (rank + 1) * pattern)
+            np.testing.assert_allclose(result, (size + 1) / 2 * pattern, rtol=2e-7)
+            noise = np.random.default_rng([rank, count]).standard_normal(count).astype(np.float32)
+            digests[kind].update(run_step(exchange, noise).tobytes())
+    assert digests["tree"].digest() == digests["shared tree"].digest()
+    assert digests["sharded"].digest() == digests["shared sharded"].digest()
+    say(f"{rank} of {size}: {' '.join(digest.hexdigest() for digest in digests.values())}")
     communicator.close()
 
 
@@ -188,7 +211,7 @@ def script(kind: str) -> None:
         say("good")
 
 
-CASES = {function.__name__: function for function in (exchange, objects, dies, all_fail, bad_input, script)}
+CASES = {function.__name__: function for function in (exchange, exchanges, objects, dies, all_fail, bad_input, script)}
 
 if __name__ == "__main__":
     CASES[sys.argv[1]](*sys.argv[2:])

@@ -51,12 +51,13 @@ def texts(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("case", ["exchange", "exchanges"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_tree_exchange(run: Run, size: int) -> None:
+def test_exchanges(run: Run, size: int, case: str) -> None:
     """The sums are checked by the ranks; here: the same bits on all ranks and on two runs."""
     hashes = set()
     for _ in range(2):
-        done = run(size, "exchange")
+        done = run(size, case)
         assert done.returncode == 0, done.stderr
         lines = sorted(done.stdout.split("\n")[:-1])
         assert [line.split(":")[0] for line in lines] == [f"{rank} of {size}" for rank in range(size)]

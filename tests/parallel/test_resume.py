@@ -15,18 +15,22 @@ from tests.parallel.resuming import make_folder, shown_losses, shown_scores, tra
 LAST = 12
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_stop_and_resume_is_the_uninterrupted_run(ranks: int, mnist_folder: Path, tmp_path: Path, mpirun: str) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "exchange"), [(1, "tree"), (2, "tree"), (3, "tree"), (3, "sharded"), (2, "ring"), (2, "mpi")]
+)
+def test_stop_and_resume_is_the_uninterrupted_run(
+    ranks: int, exchange: str, mnist_folder: Path, tmp_path: Path, mpirun: str
+) -> None:
     stop = random.randrange(1, LAST)
     settings = "iter_size: 2\ndisplay: 1\ntest_iter: 3\ntest_interval: 4\n"
     straight = make_folder(tmp_path / "straight", mnist_folder)
     write_run(straight, 5, f"{settings}max_iter: {LAST}\n")
-    expected = train(straight, mpirun=mpirun, ranks=ranks)
+    expected = train(straight, "--exchange", exchange, mpirun=mpirun, ranks=ranks)
     stopped = make_folder(tmp_path / "stopped", mnist_folder)
     losses, scores = dict[int, float](), dict[str, list[str]]()
     for last in (stop, LAST):
         write_run(stopped, 5, f"{settings}max_iter: {last}\n")
-        log = train(stopped, "--resume", "auto", mpirun=mpirun, ranks=ranks)
+        log = train(stopped, "--exchange", exchange, "--resume", "auto", mpirun=mpirun, ranks=ranks)
         losses |= shown_losses(log)
         scores |= shown_scores(log)
     assert losses == shown_losses(expected), f"stopped at {stop}"

@@ -38,10 +38,10 @@ def write_solver(folder: Path, name: str, batch: int) -> str:
 
 
 def train(
-    mpirun: str, ranks: int, folder: Path, solver: str, weights: str, steps: int
+    mpirun: str, ranks: int, folder: Path, solver: str, weights: str, steps: int, *exchange: str
 ) -> dict[str, npt.NDArray[np.generic]]:
     """What follow.py saw on this number of ranks."""
-    command = [mpirun, "-n", str(ranks), sys.executable, str(FOLLOW), solver, weights, str(steps), "out.npz"]
+    command = [mpirun, "-n", str(ranks), sys.executable, str(FOLLOW), solver, weights, str(steps), "out.npz", *exchange]
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
@@ -55,6 +55,17 @@ def test_ranks_of_small_batches_follow_caffe_with_one_of_64(ranks: int, mpirun: 
     expected = np.load(GOLDEN / "solvers" / "sgd_batch_64.npz")["loss"]
     solver = write_solver(folder, "sgd_batch_64", 64 // ranks)
     found = train(mpirun, ranks, folder, solver, "init.caffemodel", STEPS)
+    np.testing.assert_allclose(found["losses"][:20], expected[:20], rtol=1e-4)
+    np.testing.assert_allclose(found["losses"][-1], expected[-1], rtol=0.02)
+    for step, hashes in enumerate(found["hashes"]):
+        assert len(set(hashes)) == 1, f"ranks hold different parameters after step {step}"
+
+
+@pytest.mark.parametrize(("ranks", "exchange"), [(2, "ring"), (2, "mpi"), (4, "sharded")])
+def test_every_exchange_follows_caffe(ranks: int, exchange: str, mpirun: str, folder: Path) -> None:
+    expected = np.load(GOLDEN / "solvers" / "sgd_batch_64.npz")["loss"]
+    solver = write_solver(folder, "sgd_batch_64", 64 // ranks)
+    found = train(mpirun, ranks, folder, solver, "init.caffemodel", STEPS, exchange)
     np.testing.assert_allclose(found["losses"][:20], expected[:20], rtol=1e-4)
     np.testing.assert_allclose(found["losses"][-1], expected[-1], rtol=0.02)
     for step, hashes in enumerate(found["hashes"]):

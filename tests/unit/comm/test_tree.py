@@ -162,7 +162,7 @@ def test_receive_buffers_are_two_chunks_and_are_allocated_once() -> None:
         def size(self) -> int:
             return 2
 
-        def ireceive(self, array: Array, source: int) -> Request:
+        def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
             addresses.add(array.__array_interface__["data"][0])
             assert array.size <= 16
             array[:] = 1

@@ -28,28 +28,31 @@ class FaultyCommunicator(Communicator):
         self.sent_count = 0
         self.before: dict[int, Array] = {}
 
-    def isend(self, array: Array, destination: int) -> Request:
+    def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         if {self.rank, destination} != set(self.pair):
-            return self.inner.isend(array, destination)
+            return self.inner.isend(array, destination, tag)
         self.sent_count += 1
         if self.sent_count <= self.first:
-            return self.inner.isend(array, destination)
+            return self.inner.isend(array, destination, tag)
         if self.fault == "raise":
             raise CommunicationError(f"sending to rank {destination} failed: the cable was cut")
         if self.fault == "drop":
             return Nothing()
         if self.fault in ("slow", "late"):
-            return Late(self.inner, array, destination, SLOW_S if self.fault == "slow" else self.late_s)
+            return Late(self.inner, array, destination, tag, SLOW_S if self.fault == "slow" else self.late_s)
         copy = array.copy()
         if self.fault == "corrupt":
             copy.reshape(-1).view("u1")[copy.nbytes // 2] ^= 1
         else:
             copy = self.before.get(copy.nbytes, copy)
             self.before[array.nbytes] = array.copy()
-        return Keeping(self.inner.isend(copy, destination), copy)
+        return Keeping(self.inner.isend(copy, destination, tag), copy)
 
-    def ireceive(self, array: Array, source: int) -> Request:
-        return self.inner.ireceive(array, source)
+    def ireceive(self, array: Array, source: int, tag: int = 0) -> Request:
+        return self.inner.ireceive(array, source, tag)
+
+    def check_all_present(self, action: str) -> None:
+        self.inner.check_all_present(action)
 
     def abort(self, code: int) -> NoReturn:
         self.inner.abort(code)
@@ -80,8 +83,8 @@ class Keeping(Request):
 
 
 class Late(Request):
-    def __init__(self, inner: Communicator, array: Array, destination: int, late_s: float) -> None:
-        self.inner, self.array, self.destination = inner, array, destination
+    def __init__(self, inner: Communicator, array: Array, destination: int, tag: int, late_s: float) -> None:
+        self.inner, self.array, self.destination, self.tag = inner, array, destination, tag
         self.due = time.monotonic() + late_s
         self.request: Request | None = None
 
@@ -89,7 +92,7 @@ class Late(Request):
         if self.request is None:
             if time.monotonic() < self.due:
                 return False
-            self.request = self.inner.isend(self.array, self.destination)
+            self.request = self.inner.isend(self.array, self.destination, self.tag)
         return self.request.test()
 
     def wait(self) -> None:

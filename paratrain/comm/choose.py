@@ -1,0 +1,75 @@
+"""From a name to an exchange: which forms there are for the ranks at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paratrain.comm.allreduce import Allreduce
+from paratrain.comm.communicator import Communicator
+from paratrain.comm.exchange import Exchange, Part
+from paratrain.comm.memory import ExchangeMemory
+from paratrain.comm.message_ring import MessageRing
+from paratrain.comm.message_sharded import MessageSharded
+from paratrain.comm.message_tree import MessageTree
+from paratrain.comm.shared_sharded import SharedSharded
+from paratrain.comm.shared_tree import SharedTree
+from paratrain.comm.two_level import TwoLevel
+from paratrain.topology.tree import Tree
+
+__all__ = ["EXCHANGES", "create_exchange", "slice_length", "uses_shared_memory"]
+
+EXCHANGES = ("tree", "sharded", "ring", "mpi")
+
+# The elements of what one rank works on at a time: large enough to hide the cost of a message, small enough for a cache.
+_ELEMENTS_PER_PART = 128 * 1024
+_ELEMENTS_PER_SLICE = 256 * 1024
+
+
+def slice_length(name: str, communicator: Communicator) -> int:
+    """The elements of a slice that suit this exchange."""
+    return max(_ELEMENTS_PER_SLICE, _ELEMENTS_PER_PART * communicator.size if name in ("sharded", "ring") else 0)
+
+
+def uses_shared_memory(name: str, communicator: Communicator) -> bool:
+    """Whether this exchange is made through shared memory, where ranks have any in common.
+
+    The tree over several nodes and the ring are made of messages; MPI looks after itself.
+    """
+    node_count = len(set(communicator.node_of_rank))
+    if node_count == communicator.size:
+        return False
+    return name == "sharded" or (name == "tree" and node_count == 1)
+
+
+def create_exchange(
+    name: str, communicator: Communicator, memory: ExchangeMemory, slices: Sequence[Part], tree: Tree
+) -> Exchange:
+    """Return the exchange of this name for the arrays of `memory`: sums become averages over the ranks.
+
+    `tree` is for "tree". All ranks call it together.
+    """
+    scale = 1.0 / communicator.size
+    arrays = memory.arrays
+    match name:
+        case "mpi":
+            return Allreduce(communicator, arrays, slices, scale)
+        case "ring":
+            return MessageRing(communicator, arrays, slices, scale)
+        case "tree" if memory.is_shared:
+            return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=memory.flags(len(slices)))
+        case "tree":
+            return MessageTree(communicator, arrays, slices, scale, tree=tree)
+        case "sharded" if not memory.is_shared:
+            return MessageSharded(communicator, arrays, slices, scale)
+        case "sharded" if communicator.local_size == communicator.size:
+            return SharedSharded(communicator, arrays, slices, scale, flags=memory.flags(len(slices)))
+        case "sharded":
+            return TwoLevel(
+                communicator,
+                arrays,
+                slices,
+                scale,
+                flags=memory.flags(len(slices)),
+                make_outer=lambda parts, ranks: MessageSharded(communicator, arrays, parts, scale, ranks=ranks),
+            )
+    raise AssertionError(f"no exchange '{name}'")

@@ -1,0 +1,102 @@
+"""As many roots as ranks: every rank owns a part of every slice, sums it, updates it and sends it to all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from paratrain.comm.buffers import Buffers
+from paratrain.comm.communicator import Communicator
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.progress import Work
+
+__all__ = ["MessageSharded"]
+
+
+class MessageSharded(Exchange):
+    """Messages between all pairs of the `ranks` (all of them where None): each a star over its own part.
+
+    A rank sends and receives 2 (n - 1) / n times the bytes of a slice, the least there is. Parts are added in the order
+    of the ranks. With `owner_count`, only the first ranks own parts.
+    """
+
+    name: ClassVar[str] = "sharded"
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        arrays: FlatArrays,
+        slices: Sequence[Part],
+        scale: float = 1.0,
+        *,
+        ranks: Sequence[int] | None = None,
+        owner_count: int | None = None,
+    ) -> None:
+        super().__init__(communicator, arrays, slices, scale)
+        self._ranks = list(range(communicator.size)) if ranks is None else list(ranks)
+        self._member = self._ranks.index(communicator.rank)
+        self._owner_count = len(self._ranks) if owner_count is None else owner_count
+        longest = max((stop - start for part in self.slices for start, stop in [self._part(part, 0)]), default=0)
+        self._buffers = Buffers(longest, arrays.diff.dtype)
+
+    def owned(self, index: int) -> Part:
+        return self._part(self.slices[index], self._member)
+
+    def sum(self, index: int) -> Work:
+        diff, (tag, _) = self.arrays.diff, self._tags(index)
+        start, stop = self.owned(index)
+        arriving = {}
+        for member, rank in self._others():
+            if start < stop:
+                buffer = self._buffers.take()
+                arriving[member] = (self.communicator.ireceive(buffer[: stop - start], rank, tag), buffer)
+        sends = []
+        for member, rank in self._others():
+            first, last = self._part(self.slices[index], member)
+            if first < last:
+                sends.append(self.communicator.isend(diff[first:last], rank, tag))
+        if start < stop:
+            own = total = diff[start:stop]
+            for member in range(len(self._ranks)):
+                if member == self._member:
+                    if total is not own:
+                        np.add(total, own, out=own)
+                        total = own
+                    continue
+                request, buffer = arriving[member]
+                yield request.test
+                if member == 0:
+                    total = buffer[: stop - start]
+                else:
+                    np.add(total, buffer[: stop - start], out=total)
+            for _, buffer in arriving.values():
+                self._buffers.give_back(buffer)
+            self._multiply((start, stop))
+        for send in sends:
+            yield send.test
+
+    def spread(self, index: int) -> Work:
+        data, (_, tag) = self.arrays.data, self._tags(index)
+        start, stop = self.owned(index)
+        requests = []
+        for member, rank in self._others():
+            first, last = self._part(self.slices[index], member)
+            if first < last:
+                requests.append(self.communicator.ireceive(data[first:last], rank, tag))
+            if start < stop:
+                requests.append(self.communicator.isend(data[start:stop], rank, tag))
+        for request in requests:
+            yield request.test
+
+    def _part(self, part: Part, member: int) -> Part:
+        if member >= self._owner_count:
+            return part[1], part[1]
+        return cut(part, self._owner_count, member)
+
+    def _others(self) -> list[tuple[int, int]]:
+        """(member, rank) of the others, beginning after this one, so that not all send to the same at first."""
+        count = len(self._ranks)
+        order = [(self._member + step) % count for step in range(1, count)]
+        return [(member, self._ranks[member]) for member in order]

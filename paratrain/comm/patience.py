@@ -1,0 +1,45 @@
+"""Waiting for other ranks: quick where they are about to answer, and without holding a core that they may need."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from paratrain.errors import CommunicationError
+
+# A wait first asks without pause, then gives the core to whoever wants it, then sleeps between questions: with more ranks
+# than cores, a waiting rank must not take the core from the one it waits for.
+_EAGER_TESTS = 50
+_YIELD_S = 0.002
+_SLEEP_S = 0.0001
+# Between questions whether the other rank has left, and after one that it has: what it sent before may still arrive.
+_LOOK_FOR_LEFT_S = 0.05
+_GRACE_S = 0.5
+
+
+def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = None) -> None:
+    """Return when `is_done` says so. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
+
+    `check` raises CommunicationError when waiting has become pointless; it is asked now and then, and believed when it
+    still says so half a second later.
+    """
+    for _ in range(_EAGER_TESTS):
+        if is_done():
+            return
+    begin = time.monotonic()
+    next_look, is_doubted = begin + _LOOK_FOR_LEFT_S, False
+    while not is_done():
+        now = time.monotonic()
+        if now < begin + _YIELD_S:
+            os.sched_yield()
+            continue
+        time.sleep(_SLEEP_S)
+        if check is not None and now >= next_look:
+            try:
+                check()
+                next_look, is_doubted = now + _LOOK_FOR_LEFT_S, False
+            except CommunicationError:
+                if is_doubted:
+                    raise
+                next_look, is_doubted = now + _GRACE_S, True

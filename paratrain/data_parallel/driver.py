@@ -1,0 +1,176 @@
+"""The callbacks and shares by which a solver trains together with those of the other ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.comm.exchange import Exchange, Part
+from paratrain.comm.progress import Progress, Work
+from paratrain.data_parallel.ranks import TreeRanks
+from paratrain.data_parallel.slices import Slice
+from paratrain.solvers import Solver
+from paratrain.solvers.shares import UpdatePart
+
+__all__ = ["DataParallel"]
+
+
+class DataParallel:
+    """Joins a solver to those of the other ranks, which have the same net, the same slices and the same kind of exchange.
+
+    While the last backward pass of a step goes on, each slice of the gradient is given to the exchange as soon as its layers
+    are done (at the end where ``layer_wise_reduce`` is false). The owners update their parts as these come in, unless that
+    needs all gradients; what they make goes to the other ranks while the next parts are still being summed.
+
+    The learned parameters are the root's: changes made to another rank's own copy between calls of ``step`` are lost. It is
+    a :class:`paratrain.solvers.callbacks.Callback` and, where several ranks own parts,
+    :class:`paratrain.solvers.shares.Shares`.
+    """
+
+    def __init__(self, solver: Solver, ranks: TreeRanks, exchange: Exchange, slices: Sequence[Slice], way: str) -> None:
+        self._solver = solver
+        self._ranks = ranks
+        self._exchange = exchange
+        self._slices = slices
+        self._progress = Progress(ranks.communicator, exchange.most_slices)
+        self._parts = [exchange.owned(index) for index in range(len(slices))]
+        self._owned_by_rank: list[list[Part]] = ranks.communicator.allgather_objects(self.owned)
+        self.is_spread = sum(map(bool, self._owned_by_rank)) > 1
+        self._all_own_all = all(owned == self._owned_by_rank[0] for owned in self._owned_by_rank)
+        self.slice_count = len(slices)
+        who = "each rank updates all" if self._all_own_all else "every rank updates a part"
+        self.description = f"{exchange.name}, {way}, {who if self.is_spread else 'the root updates'}"
+        """What a log says of it: ``tree, through shared memory, the root updates``."""
+        self._posted_count = self._updated_count = self._spread_count = 0
+        self._may_update = False
+        self._update_part: UpdatePart = _nothing
+        self._all_finite = True
+        self._is_fresh = False
+        solver.shares = self
+        solver.add_callback(self)
+        solver.mean_over_ranks = ranks.exchange.mean_scalars
+        solver.net.context.sum_over_ranks = ranks.sum
+        if solver.parameter.layer_wise_reduce:
+            solver.net.after_backward = self._after_backward
+
+    # -- callbacks -----------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Bring the root's newest parameters, and its running statistics, to every rank."""
+        parameters = self._solver.net.parameters
+        if self._is_fresh and len(self._solver.callbacks) == 1:
+            self._ranks.broadcast_statistics(parameters)
+        else:  # a script may have changed them
+            self._ranks.broadcast_parameters(parameters)
+        self._is_fresh = True
+        self._posted_count = self._updated_count = self._spread_count = 0
+        self._may_update = False
+
+    def on_gradient_ready(self) -> None:
+        """Give the slices to the exchange that have not been; sum all of them where the update needs that."""
+        self._post(len(self._slices))
+        if not self._updates_by_parts:
+            self._progress.finish("summing gradients")
+
+    def on_finish(self) -> None:
+        """Bring the last running statistics to every rank, which has the newest parameters already."""
+        self._ranks.broadcast_statistics(self._solver.net.parameters)
+        self._is_fresh = False
+
+    def _after_backward(self, layer: int) -> None:
+        clock = self._solver.clock
+        if clock.sub_iteration == self._solver.parameter.iter_size - 1:
+            ready = self._posted_count
+            while ready < len(self._slices) and self._slices[ready].ready_at >= layer:
+                ready += 1
+            self._post(ready)
+            self._progress.poll()
+
+    def _post(self, stop: int) -> None:
+        for index in range(self._posted_count, stop):
+            self._progress.add(self._exchange_slice(index))
+        self._posted_count = max(self._posted_count, stop)
+
+    def _exchange_slice(self, index: int) -> Work:
+        """Sum a slice; and, where parts are updated one by one, update this rank's part and spread it."""
+        by_parts = self._updates_by_parts
+        work = self._exchange.sum(index)
+        if by_parts and self._exchange.sums_in_cache:
+            # The others may read this rank's gradients from now on. The sum itself waits, to be used while it is in the cache.
+            for condition in work:
+                yield lambda: self._may_update
+                yield condition
+                break
+        yield from work
+        if by_parts:
+            yield lambda: self._may_update
+            self._update(index)
+            yield from self._exchange.spread(index)
+
+    def _update(self, index: int) -> None:
+        start, stop = self._parts[index]
+        if start < stop and not self._update_part(start, stop):
+            self._all_finite = False
+        self._updated_count += 1
+
+    @property
+    def _updates_by_parts(self) -> bool:
+        return self.is_spread and self._solver.updates_by_parts
+
+    # -- shares --------------------------------------------------------------------------------------------------
+
+    @property
+    def owned(self) -> list[Part]:
+        """The parts of this rank, each from its first number up to its second."""
+        return [(start, stop) for start, stop in self._parts if start < stop]
+
+    def sum(self, values: npt.NDArray[np.float64]) -> None:
+        """Replace ``values`` by their sums over the owners."""
+        if self.is_spread and not self._all_own_all:
+            self._ranks.sum(values)
+
+    def update(self, update_part: UpdatePart) -> bool:
+        """Update the parts of this rank, and give them to the exchange; others may be on their way when this returns."""
+        self._update_part, self._all_finite = update_part, True
+        if self._updates_by_parts:
+            self._may_update = True
+            self._progress.finish("exchanging gradients", lambda: self._updated_count == len(self._slices))
+        else:
+            for index in range(len(self._slices)):
+                self._update(index)
+                self._spread(index + 1)
+        self._update_part = _nothing
+        return self._all_finite
+
+    def spread(self) -> None:
+        """Bring the parameters of all slices from their owners to all ranks."""
+        if not self._updates_by_parts:
+            self._spread(len(self._slices))
+        # To the end: whoever clears its gradients must know that nobody reads them any more.
+        self._progress.finish("waiting for the other ranks' updates")
+
+    def _spread(self, stop: int) -> None:
+        for index in range(self._spread_count, stop):
+            self._progress.add(self._exchange.spread(index))
+        self._spread_count = stop
+        self._progress.poll()
+
+    def gather(self, array: npt.NDArray[Any]) -> None:
+        """Complete the root's ``array`` by the parts of the other owners'."""
+        if self._all_own_all:
+            return
+        communicator = self._ranks.communicator
+        root = self._ranks.tree.root
+        for rank, parts in enumerate(self._owned_by_rank):
+            for start, stop in parts if rank != root else []:
+                if communicator.rank == root:
+                    communicator.receive(array[start:stop], rank)
+                elif communicator.rank == rank:
+                    communicator.send(array[start:stop], root)
+
+
+def _nothing(_start: int, _stop: int) -> bool:
+    return True
