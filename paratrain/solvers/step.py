@@ -13,7 +13,7 @@ from paratrain.solvers.update import Norms
 if TYPE_CHECKING:
     from paratrain.solvers.solver import Solver
 
-__all__ = ["iterate"]
+__all__ = ["iterate", "update_together"]
 
 
 def iterate(solver: Solver) -> None:
@@ -39,7 +39,7 @@ def iterate(solver: Solver) -> None:
     rate = solver.lr
     shown = report.display(solver) if is_displayed else None
     solver.call(callback.on_gradient_ready for callback in solver.callbacks)
-    if _update_together(solver, rate, is_displayed):
+    if update_together(solver, rate, is_displayed):
         solver.smoothed.take_back()  # displayed as it is, then left out by all ranks
     times.image_count += solver.images_per_iteration
     if shown is not None:
@@ -75,7 +75,7 @@ def _forward_backward(solver: Solver) -> None:
     solver.loss = loss / solver.parameter.iter_size
 
 
-def _update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
+def update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
     """Update, unless a number that is not finite forbids it; on all ranks do what one was asked to do.
 
     Returns whether the step is skipped. Raises NotFiniteError, on every rank.
