@@ -23,15 +23,15 @@ from machine import REPOSITORY, describe
 
 sys.path.insert(0, str(REPOSITORY))
 
-from paratrain.topology.cluster import Cluster, ClusterFabric
-from paratrain.topology.cluster_plan import plan_cluster
-from paratrain.topology.compare import compare_methods
-from paratrain.topology.draw import draw_plan
+from paratrain.topology.costs.cluster import Cluster, ClusterFabric
+from paratrain.topology.costs.simulate import simulate_trees
 from paratrain.topology.known_machines import known_machine
 from paratrain.topology.machine import Machine
-from paratrain.topology.matrix import read_machine
-from paratrain.topology.plan import plan_machine
-from paratrain.topology.simulate import simulate_trees
+from paratrain.topology.planning.cluster_plan import plan_cluster
+from paratrain.topology.planning.compare import compare_methods
+from paratrain.topology.planning.plan import plan_machine
+from paratrain.topology.show.draw import draw_plan
+from paratrain.topology.text.matrix import read_machine
 
 LENET = 431_080 * 4
 ALEXNET = 60_965_224 * 4

@@ -68,8 +68,13 @@ class DatabaseWriter(ABC):
             kind, error = type(failure), failure
             raise
         finally:
-            self._close()
-            self._partial.__exit__(kind, error, traceback)
+            try:
+                self._close()
+            except BaseException as failure:  # such as Ctrl-C
+                kind, error = type(failure), failure
+                raise
+            finally:
+                self._partial.__exit__(kind, error, traceback)
 
     def _commit_pending(self) -> None:
         if self._pending:

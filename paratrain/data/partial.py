@@ -41,6 +41,7 @@ class PartialFolder:
         if self.path.name in ("", ".."):
             raise DataError(f"'{os.fspath(path)}' is no name of a new folder; write one, such as train_lmdb")
         self.folder = self.path.with_name(f"{self.path.name}.partial-{os.getpid()}")
+        self._is_made = False
         self._lock: int | None = None
 
     def __enter__(self) -> Path:
@@ -50,8 +51,12 @@ class PartialFolder:
             _clear_leftovers(self.path)
             self._make()
             self._lock = _lock(self.folder)
-        except OSError as error:
-            raise write_error(self.path, error) from None
+        except BaseException as error:
+            if self._is_made:
+                _remove(self.folder)
+            if isinstance(error, OSError):
+                raise write_error(self.path, error) from None
+            raise
         return self.folder
 
     def __exit__(
@@ -61,7 +66,7 @@ class PartialFolder:
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _remove(self.folder)
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
@@ -71,8 +76,10 @@ class PartialFolder:
         first = self.folder.name
         for number in itertools.count(1):
             with contextlib.suppress(FileExistsError):
+                self._is_made = True  # beforehand: a signal may come as soon as it is
                 self.folder.mkdir()
                 return
+            self._is_made = False
             self.folder = self.folder.with_name(f"{first}.{number}")
 
     def _check_target(self) -> None:
@@ -91,6 +98,15 @@ class PartialFolder:
             _sync(self.path.absolute().parent)
         except OSError as error:
             raise write_error(self.path, error) from None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, whatever interrupts that."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_error(path: str | os.PathLike[str], error: Exception) -> DataError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from paratrain.errors import DeviceError
-from paratrain.topology.find import find_machine
 from paratrain.topology.machine import Machine
 from paratrain.topology.selection import select_gpus
+from paratrain.topology.sources.find import find_machine
 
 __all__ = ["choose_cpu", "computing_gpus", "count_ranks"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from paratrain.topology.find import find_machine
 from paratrain.topology.machine import Gpu, Machine
 from paratrain.topology.selection import select_gpus
+from paratrain.topology.sources.find import find_machine
 
 _EXAMPLES = """\
   paratrain device_query

@@ -20,7 +20,7 @@ from paratrain.linktest.timed import LinkTimeoutError
 from paratrain.linktest.veto import TestedPlan, apply_results, plan_tested
 from paratrain.linktest.words import rank_warnings
 from paratrain.topology.machine import Machine
-from paratrain.topology.plan import Plan, plan_machine
+from paratrain.topology.planning.plan import Plan, plan_machine
 from paratrain.topology.tree import Tree
 
 __all__ = [

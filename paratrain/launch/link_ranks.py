@@ -27,13 +27,13 @@ from paratrain.linktest.child import kill_tree, module_command
 from paratrain.linktest.ranks import RankCheck
 from paratrain.linktest.results import Limits, LinkResult, Verdict, from_values, to_values
 from paratrain.linktest.words import rank_warnings, result_lines
-from paratrain.topology.contention import MachineFabric
-from paratrain.topology.cost import predict_tree
+from paratrain.topology.costs.contention import MachineFabric
+from paratrain.topology.costs.cost import predict_tree
+from paratrain.topology.files.report import plan_values
+from paratrain.topology.files.saved import SCHEMA
 from paratrain.topology.link_figures import LinkFigure
-from paratrain.topology.plan import IN_ORDER, Plan, mark_best, planned_edges, shape_of
 from paratrain.topology.planner import binomial
-from paratrain.topology.report import plan_values
-from paratrain.topology.saved import SCHEMA
+from paratrain.topology.planning.plan import IN_ORDER, Plan, mark_best, planned_edges, shape_of
 from paratrain.topology.tree import Tree
 
 __all__ = ["run_on_ranks", "start_ranks", "under_launcher"]

@@ -11,7 +11,7 @@ from paratrain.comm.communicator import Communicator
 from paratrain.data_parallel import tree_by_places
 from paratrain.errors import TopologyError
 from paratrain.launch import options
-from paratrain.topology.saved_tree import SavedTree, place_on_ranks, read_saved_tree
+from paratrain.topology.files.saved_tree import SavedTree, place_on_ranks, read_saved_tree
 from paratrain.topology.tree import Tree
 from paratrain.topology.words import SHAPES
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from paratrain.launch.topology_check import CheckedPlan, add_check, plan_found, run_as_ranks
 from paratrain.launch.topology_source import LENET_BYTES, Wanted, find, make_plan, wanted
-from paratrain.topology.cost import Prediction
-from paratrain.topology.draw import draw_plan, draw_warnings
-from paratrain.topology.draw_times import draw_comparison, draw_predictions, draw_simulation
-from paratrain.topology.plan import SHAPES
-from paratrain.topology.simulation import Simulation
-from paratrain.topology.style import Style
-from paratrain.topology.view import view_of
+from paratrain.topology.costs.cost import Prediction
+from paratrain.topology.planning.plan import SHAPES
+from paratrain.topology.planning.simulation import Simulation
+from paratrain.topology.planning.view import view_of
+from paratrain.topology.show.draw import draw_plan, draw_warnings
+from paratrain.topology.show.draw_times import draw_comparison, draw_predictions, draw_simulation
+from paratrain.topology.show.style import Style
 
 __all__ = ["EXIT_WARNINGS", "add_parser", "byte_count", "run"]
 
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan, warnings = checked.plan, view_of(checked.plan).warnings
     shown = Shown(checked, asked, *_times(arguments, checked, asked))
     if arguments.svg is not None:
-        from paratrain.topology.svg import draw_svg
+        from paratrain.topology.show.svg import draw_svg
 
         _write(arguments.svg, draw_svg(plan))
     if arguments.save is not None:
@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
         for warning in warnings:
             print(f"warning {warning.code}: {warning.message}", file=sys.stderr)
     elif arguments.dot:
-        from paratrain.topology.dot import draw_dot
+        from paratrain.topology.show.dot import draw_dot
 
         print(draw_dot(plan), end="")
     else:
@@ -176,12 +176,12 @@ def _times(
     plans = [checked.plan, *(make_plan(checked.found, asked, count) for count in others)]
     columns = [plan.predictions for plan in plans]
     if arguments.compare:
-        from paratrain.topology.compare import compare_methods
+        from paratrain.topology.planning.compare import compare_methods
 
         columns = [compare_methods(plan) for plan in plans]
     if not arguments.simulate:
         return columns, []
-    from paratrain.topology.simulation import simulate_plan
+    from paratrain.topology.planning.simulation import simulate_plan
 
     return columns, simulate_plan(checked.plan)
 
@@ -203,8 +203,8 @@ def _picture(shown: Shown, is_compared: bool) -> str:
 
 
 def _json(shown: Shown) -> str:
-    from paratrain.topology.report import plan_values, prediction_values
-    from paratrain.topology.simulation import simulation_values
+    from paratrain.topology.files.report import plan_values, prediction_values
+    from paratrain.topology.planning.simulation import simulation_values
 
     asked = shown.asked
     values = plan_values(shown.checked.plan, shown.checked.found.verdicts)

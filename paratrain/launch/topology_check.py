@@ -9,8 +9,8 @@ from typing import Any
 
 from paratrain.launch.topology_source import Found, Wanted, make_plan
 from paratrain.topology.machine import Machine
-from paratrain.topology.plan import Plan, plan_machine
-from paratrain.topology.view import AnyPlan
+from paratrain.topology.planning.plan import Plan, plan_machine
+from paratrain.topology.planning.view import AnyPlan
 
 __all__ = ["CheckedPlan", "add_check", "plan_found", "run_as_ranks"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from paratrain.errors import DeviceError, PrototxtError, TopologyError
 from paratrain.topology.machine import CpuRank, Machine
-from paratrain.topology.plan import plan_machine
+from paratrain.topology.planning.plan import plan_machine
+from paratrain.topology.planning.view import AnyPlan
 from paratrain.topology.selection import select_gpus
-from paratrain.topology.view import AnyPlan
 
 __all__ = ["Found", "Wanted", "find", "make_plan", "wanted"]
 
@@ -79,8 +79,8 @@ def make_plan(found: Found, asked: Wanted, count: int) -> AnyPlan:
     """The plan for `count` bytes, on one node or on several."""
     if asked.nodes == 1:
         return plan_machine(found.machine, count, asked.root, asked.tree)
-    from paratrain.topology.cluster import Cluster
-    from paratrain.topology.cluster_plan import plan_cluster
+    from paratrain.topology.costs.cluster import Cluster
+    from paratrain.topology.planning.cluster_plan import plan_cluster
 
     if asked.root is not None:
         raise TopologyError(f"--root {asked.root}: with --nodes the root is chosen on the first node; leave out --root")
@@ -96,7 +96,7 @@ def _find(arguments: argparse.Namespace) -> Found:
         return Found(known_machine(arguments.machine))
     if arguments.ranks is not None:
         return Found(_cpu_machine(arguments.ranks))
-    from paratrain.topology.find import find_machine
+    from paratrain.topology.sources.find import find_machine
 
     machine = find_machine()
     if not machine.gpus:
@@ -111,20 +111,20 @@ def _read(path: str) -> Found:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise TopologyError(f"{path}: cannot be read: {error.strerror}") from error
-    from paratrain.topology.saved_values import looks_saved
+    from paratrain.topology.files.saved_values import looks_saved
 
     if not looks_saved(content):
-        from paratrain.topology.matrix import read_machine
+        from paratrain.topology.text.matrix import read_machine
 
         return Found(read_machine(content, name))
-    from paratrain.topology.saved import read_saved_machine, read_verdicts
+    from paratrain.topology.files.saved import read_saved_machine, read_verdicts
 
     return Found(read_saved_machine(content, name), read_verdicts(content, name), _wanted_then(content, name))
 
 
 def _wanted_then(content: bytes, source: str) -> Wanted | None:
     """What the plan in a saved file was made for."""
-    from paratrain.topology.saved_values import Fields, saved_values
+    from paratrain.topology.files.saved_values import Fields, saved_values
 
     top = Fields(saved_values(content, source), source, "")
     if top.get("wanted") is None:
@@ -133,7 +133,7 @@ def _wanted_then(content: bytes, source: str) -> Wanted | None:
     counts: Any = saved.get("bytes")
     if not isinstance(counts, list) or not counts or not all(type(count) is int and count > 0 for count in counts):
         raise saved.error("bytes", "a list of sizes in bytes", counts)
-    from paratrain.topology.plan import SHAPES
+    from paratrain.topology.planning.plan import SHAPES
 
     if saved.text("tree") not in SHAPES:
         raise saved.error("tree", f"one of {', '.join(SHAPES)}", saved.get("tree"))

@@ -6,7 +6,7 @@ Not yet run on a GPU: written after the documentation of CUDA's runtime and of C
 from __future__ import annotations
 
 from paratrain.errors import DeviceError, MissingDependencyError
-from paratrain.topology.pci import normal_bus_id
+from paratrain.topology.sources.pci import normal_bus_id
 
 __all__ = ["CupyRuntime"]
 

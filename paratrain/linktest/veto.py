@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from paratrain.linktest.gpus import DIRECT, STAGED, Edge
 from paratrain.linktest.results import LinkResult, Verdict
 from paratrain.linktest.words import bad_link
-from paratrain.topology.contention import MachineFabric
+from paratrain.topology.costs.contention import MachineFabric
 from paratrain.topology.link_figures import LinkFigure
 from paratrain.topology.machine import Machine, MachineWarning
-from paratrain.topology.plan import Plan, planned_edges
+from paratrain.topology.planning.plan import Plan, planned_edges
 
 __all__ = ["TestedPlan", "apply_results", "plan_tested"]
 

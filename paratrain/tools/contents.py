@@ -166,8 +166,9 @@ def spread(count: int, wanted: int) -> list[int]:
 def look_through(source: Source, indices: Sequence[int], work: Work, thread_count: int | None = None) -> Contents:
     """Read the records of these numbers, which ascend, and count what they are. Damaged ones are noted, not raised."""
     found = Contents(source.path, source.kind, stored_bytes(source.path), len(source))
-    with contextlib.suppress(DataError):
-        found.keys = source.key(0), source.key(len(source) - 1)
+    if len(source):
+        with contextlib.suppress(DataError):
+            found.keys = source.key(0), source.key(len(source) - 1)
 
     def fetch_all() -> Iterator[Any]:
         for index in indices:

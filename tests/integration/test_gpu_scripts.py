@@ -34,7 +34,7 @@ def script(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     loader.exec_module(module)
     machine = Machine((Gpu(0, name="A", bus_id="0"),), source="a test", driver_version="580.1")
     monkeypatch.setattr(module, "find_machine", lambda: machine)
-    monkeypatch.setattr("paratrain.topology.find.find_machine", lambda: machine)
+    monkeypatch.setattr("paratrain.topology.sources.find.find_machine", lambda: machine)
     monkeypatch.setattr(module, "check_links", functools.partial(module.check_links, runtime=RUNTIME))
     return module
 

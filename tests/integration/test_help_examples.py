@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paratrain.topology.find import find_machine
+from paratrain.topology.sources.find import find_machine
 from tests.integration.cli import COMMAND, ENVIRONMENT, SMALL_NET, paratrain, paratrain_here, write_solver
 from tests.paths import DATA
 

@@ -54,7 +54,7 @@ print(*sorted(sys.modules), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     imported = set(done.stderr.split())
-    assert "paratrain.topology.plan" in imported
+    assert "paratrain.topology.planning.plan" in imported
     assert not imported & HEAVY
     assert not {name for name in imported if name.startswith(("paratrain.comm", "paratrain.net", "paratrain.proto"))}
 

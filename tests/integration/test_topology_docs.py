@@ -64,7 +64,7 @@ def test_every_field_of_the_json_is_explained(folder: Path) -> None:
 
 
 def test_every_code_is_explained() -> None:
-    sources = [path for part in ("topology", "linktest") for path in (REPOSITORY / "paratrain" / part).glob("*.py")]
+    sources = [path for part in ("topology", "linktest") for path in (REPOSITORY / "paratrain" / part).rglob("*.py")]
     used = {code for path in sources for code in re.findall(r'"(T\d\d)"', path.read_text())}
     explained = re.findall(r"^\| (T\d\d) \|", PAGE.read_text(), re.MULTILINE)
     assert len(used) > 10

@@ -18,7 +18,7 @@ from paratrain.launch import link_ranks
 from paratrain.launch.self_launch import mpirun_arguments, mpirun_family
 from paratrain.linktest.results import Limits, Verdict
 from paratrain.topology.machine import CpuRank, Machine
-from paratrain.topology.plan import plan_machine
+from paratrain.topology.planning.plan import plan_machine
 from tests.paths import REPOSITORY
 
 LINKS = str(Path(__file__).with_name("links.py"))
@@ -116,7 +116,9 @@ def test_ranks_that_do_not_end_are_killed_with_all_they_have_started(
     sleeper.write_text(
         "import os, subprocess, sys, time\n"
         "from mpi4py import MPI\n"
-        f"open({str(tmp_path)!r} + f'/rank{{MPI.COMM_WORLD.rank}}', 'w').write(str(os.getpid()))\n"
+        f"place = {str(tmp_path)!r} + f'/rank{{MPI.COMM_WORLD.rank}}'\n"
+        "shared = {line.split()[5] for line in open('/proc/self/maps') if '/dev/shm/' in line}\n"
+        "open(place, 'w').write(' '.join([str(os.getpid()), *shared]))\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "time.sleep(600)\n"
     )
@@ -125,7 +127,6 @@ def test_ranks_that_do_not_end_are_killed_with_all_they_have_started(
         return mpirun_arguments(mpirun, family, count, [sys.executable, str(sleeper)], *rest)
 
     monkeypatch.setattr(link_ranks, "mpirun_arguments", instead)
-    shared = set(os.listdir("/dev/shm"))
     plan = plan_machine(Machine(cpu_ranks=tuple(map(CpuRank, range(3)))), 1000)
     begin = time.monotonic()
     tested = link_ranks.start_ranks(plan, Limits(link_s=0.5, start_s=5.0))
@@ -134,11 +135,10 @@ def test_ranks_that_do_not_end_are_killed_with_all_they_have_started(
     assert not tested.has_tree
     assert "did not end within 9 s and were killed" in tested.results[0].detail
     assert [warning.code for warning in tested.plan.machine.warnings] == ["T04", "T04"]
-    ranks = [int(path.read_text()) for path in tmp_path.glob("rank*")]
+    ranks = [path.read_text().split() for path in tmp_path.glob("rank*")]
     assert len(ranks) == 3
-    assert not any(is_running(pid) for pid in ranks)
-    left = {name for name in set(os.listdir("/dev/shm")) - shared if is_unused(name)}
-    assert left == set()
+    assert not any(is_running(int(pid)) for pid, *_ in ranks)
+    assert [name for _, *shared in ranks for name in shared if Path(name).exists()] == []
 
 
 def is_running(pid: int) -> bool:
@@ -147,17 +147,6 @@ def is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def is_unused(name: str) -> bool:
-    """Whether no process has this file of shared memory in use; those of other programs come and go."""
-    for process in psutil.process_iter():
-        try:
-            if any(part.path == f"/dev/shm/{name}" for part in process.memory_maps()):
-                return False
-        except psutil.Error:
-            continue
-    return Path("/dev/shm", name).exists()
 
 
 def test_ranks_without_an_answer_are_an_error(mpirun: str, monkeypatch: pytest.MonkeyPatch) -> None:

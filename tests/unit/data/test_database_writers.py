@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paratrain.data import LevelDbReader, LevelDbWriter, LmdbReader, LmdbWriter
+from paratrain.data import LevelDbReader, LevelDbWriter, LmdbReader, LmdbWriter, partial
 from paratrain.data.partial import PartialFolder
 from paratrain.errors import DataError
 from tests.optional import need_leveldb
@@ -81,6 +81,42 @@ def test_an_exception_leaves_nothing(tmp_path, writer, error):
         for i in range(2500):
             database.put(b"%08d" % i, b"value")
         raise error
+    assert os.listdir(tmp_path) == []
+
+
+def interrupted(function, monkeypatch, where):
+    """Do it, once, and be interrupted right after, or instead of it."""
+
+    def do(*arguments, **options):
+        monkeypatch.undo()
+        if where == "after":
+            function(*arguments, **options)
+        raise KeyboardInterrupt
+
+    return do
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [("making", "after"), ("locking", "before"), ("closing", "after"), ("syncing", "before"), ("removing", "before")],
+)
+def test_an_interruption_at_the_wrong_moment_leaves_nothing(tmp_path, monkeypatch, writer, place, where):
+    owner, name = {
+        "making": (PartialFolder, "_make"),
+        "locking": (partial, "_lock"),
+        "closing": (writer, "_close"),
+        "syncing": (partial, "_sync"),
+        "removing": (partial.shutil, "rmtree"),
+    }[place]
+    with pytest.raises(KeyboardInterrupt):
+        if place in ("making", "locking"):
+            monkeypatch.setattr(owner, name, interrupted(getattr(owner, name), monkeypatch, where))
+        with writer(tmp_path / "db") as database:
+            database.put(b"key", b"value")
+            monkeypatch.setattr(owner, name, interrupted(getattr(owner, name), monkeypatch, where))
+            if place == "removing":
+                raise ValueError
     assert os.listdir(tmp_path) == []
 
 

@@ -58,7 +58,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hardware:
     """A machine of four GPUs on which the command line runs; the cache is empty."""
     fake = Hardware()
     monkeypatch.setattr(link_check, "check_links", fake.check_links)
-    monkeypatch.setattr("paratrain.topology.find.find_machine", lambda: MACHINE)
+    monkeypatch.setattr("paratrain.topology.sources.find.find_machine", lambda: MACHINE)
     monkeypatch.setattr(device, "find_machine", lambda: MACHINE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMIX_RANK"):

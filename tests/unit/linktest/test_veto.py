@@ -11,7 +11,7 @@ from paratrain.linktest.results import LinkResult, Verdict
 from paratrain.linktest.veto import TestedPlan, apply_results, plan_tested
 from paratrain.topology.known_machines import known_machine
 from paratrain.topology.machine import Machine
-from paratrain.topology.plan import Plan, plan_machine
+from paratrain.topology.planning.plan import Plan, plan_machine
 
 BYTES = 1_724_320
 

@@ -265,6 +265,12 @@ def test_paths_are_found_from_anywhere(tmp_path, monkeypatch):
     assert contents(path).path == "db"
 
 
+def test_a_file_of_no_images(tmp_path):
+    (tmp_path / "images").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 28]))
+    found = contents(tmp_path / "images")
+    assert (found.count, found.keys, found.damaged) == (0, None, [])
+
+
 def test_what_would_never_end_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(DataError, match="fifo: is neither a file nor a folder; expected an LMDB"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paratrain.topology.find import find_machine
 from paratrain.topology.machine import Machine
-from paratrain.topology.nvidia_smi import NvidiaSmiError
+from paratrain.topology.sources.find import find_machine
+from paratrain.topology.sources.nvidia_smi import NvidiaSmiError
 from tests.unit.topology.fake_nvml import DOWN, SWITCH, FakeGpu, FakeMachine, FakeNvml
 
 NOWHERE = Path("/nonexistent")

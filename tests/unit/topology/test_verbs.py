@@ -11,11 +11,11 @@ import pytest
 
 from paratrain.errors import DeviceError, ParatrainError, TopologyError
 from paratrain.launch import device_query, topology
-from paratrain.topology import find
-from paratrain.topology.draw import WIDTH
 from paratrain.topology.known_machines import known_machine, machine_names
 from paratrain.topology.machine import Gpu, Machine
-from paratrain.topology.matrix import read_machine
+from paratrain.topology.show.draw import WIDTH
+from paratrain.topology.sources import find
+from paratrain.topology.text.matrix import read_machine
 
 TEXT = """\
 \tGPU0\tGPU1\tGPU2\tGPU3\tCPU Affinity
