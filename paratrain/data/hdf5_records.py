@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from paratrain.data.hdf5 import check_numeric, open_hdf5
 from paratrain.data.kept import Kept
+from paratrain.data.prefetch import call_within
 from paratrain.errors import DataError
 
 __all__ = ["Hdf5Records"]
@@ -28,10 +29,12 @@ class Hdf5Records:
     files above 1 GiB only one. Any number of threads may read at once.
 
     ``source`` is a text file of paths, with white space between them, looked up from the current folder. Raises DataError
-    for files that are missing, lack a dataset, or hold rows of different shapes.
+    for files that are missing, lack a dataset, or hold rows of different shapes, and for one whose rows have not been read
+    after ``time_limit_s``.
     """
 
-    def __init__(self, source: str, names: Sequence[str], dtype: npt.DTypeLike) -> None:
+    def __init__(self, source: str, names: Sequence[str], dtype: npt.DTypeLike, time_limit_s: float = math.inf) -> None:
+        self._time_limit_s = time_limit_s
         self._names = list(names)
         self._dtype = np.dtype(dtype)
         self._paths = _read_list(source)
@@ -56,8 +59,15 @@ class Hdf5Records:
         met = dict.fromkeys(files.tolist())
         for file in sorted(met, key=lambda file: not self._files.has(file)):
             (chosen,) = np.nonzero(files == file)
-            for array, source in zip(out, self._files(file), strict=True):
+            for array, source in zip(out, self._file(file), strict=True):
                 array[chosen] = source[rows[chosen]]
+
+    def _file(self, file: int) -> list[Array]:
+        if self._files.is_ready(file) or self._time_limit_s == math.inf:
+            return self._files(file)
+        return call_within(
+            self._time_limit_s, lambda: self._files(file), lambda: f"{self._paths[file]}: reading its rows"
+        )
 
     def file_of(self, record: int) -> int:
         """Return which of the files holds a row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +13,8 @@ from typing import Generic, TypeVar
 __all__ = ["Kept"]
 
 _T = TypeVar("_T")
+
+_JOIN_S = 10.0
 
 
 class Kept(Generic[_T]):
@@ -54,17 +57,24 @@ class Kept(Generic[_T]):
         with self._lock:
             return (first, second) in self._futures
 
+    def is_ready(self, first: int, second: int = 0) -> bool:
+        """Whether asking for the result takes no time."""
+        with self._lock:
+            future = self._futures.get((first, second))
+            return future is not None and future.done()
+
     def make_ahead(self, first: int, second: int = 0) -> None:
         """Let a thread work out a result that is not kept. If that fails, whoever asks for it tries again, and is told."""
         if not self.has(first, second):
-            thread = threading.Thread(target=self._try, args=(first, second), name=self._thread_name)
+            thread = threading.Thread(target=self._try, args=(first, second), name=self._thread_name, daemon=True)
             thread.start()
             self._threads = [other for other in self._threads if other.is_alive()] + [thread]
 
     def close(self) -> None:
-        """Wait for the threads, and forget everything."""
+        """Wait for the threads, but for one that hangs in a dead file system, and forget everything."""
+        deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
             self._futures.clear()
 

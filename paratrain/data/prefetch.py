@@ -40,7 +40,7 @@ def call_within(limit_s: float, function: Callable[[], T], what: Callable[[], st
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="paratrain-first-record", daemon=True).start()
+    threading.Thread(target=run, name="paratrain-reading", daemon=True).start()
     try:
         return outcome.result(limit_s)
     except FutureTimeoutError:

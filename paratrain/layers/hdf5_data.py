@@ -42,7 +42,7 @@ class HDF5DataLayer(Layer):
         names = list(self.parameter.top)[: len(top)]
         rank, size = (0, 1) if context.phase == TEST else (context.rank, context.size)
         try:
-            self._records = Hdf5Records(parameter.source, names, context.dtype)
+            self._records = Hdf5Records(parameter.source, names, context.dtype, context.data.time_limit_s)
         except DataError as error:
             raise self._named(error) from error
         count, pieces = self._records.count, self._records.file_counts

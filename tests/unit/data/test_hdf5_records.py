@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,3 +72,23 @@ def test_a_file_that_is_gone_or_has_changed_is_named(source: Path) -> None:
     with pytest.raises(DataError, match=r"3.h5: no such file"):
         read(records, [8])
     assert read(records, [4]) == [4], "the others can still be read"
+
+
+def test_a_file_that_never_answers_is_named_and_leaves_no_thread_that_holds_the_process(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Hdf5Records(str(source), ["x"], np.float32, time_limit_s=0.2)
+    answers = threading.Event()
+    load = records._load
+
+    def hang(file: int, second: int) -> list[np.ndarray]:
+        answers.wait(30)
+        return load(file, second)
+
+    monkeypatch.setattr(records._files, "_make", hang)
+    with pytest.raises(DataError, match=r"reading its rows has not ended within 0\.2 s"):
+        read(records, [0])
+    records.read_ahead(0)
+    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    answers.set()
+    records.close()

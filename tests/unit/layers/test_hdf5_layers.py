@@ -143,7 +143,7 @@ def test_the_next_file_is_read_by_a_thread_while_this_one_is_used(
     expected = [file for i, file in enumerate(files) if i < 2 or file != files[i - 2]]
     assert found[: len(expected)] == expected
     assert len(found) <= len(expected) + 1
-    assert [name for _, name in readers] == ["MainThread"] + ["paratrain-hdf5"] * (len(readers) - 1)
+    assert [name for _, name in readers] == ["paratrain-reading"] + ["paratrain-hdf5"] * (len(readers) - 1)
     assert run.layer.wait_s > 0
     run.layer.close()
 
