@@ -163,7 +163,8 @@ def _make_solver(solver_file: str | os.PathLike[str], kind: str | None) -> Solve
     if world.size == 1:
         return create_parallel_solver(read(), world, net_options=options)
     parameter = agreed(world, read)
-    return agreed(world, lambda: create_parallel_solver(parameter, world, net_options=options))
+    # Scripts may do the same to the parameters on every rank, so that each has its own.
+    return agreed(world, lambda: create_parallel_solver(parameter, world, net_options=options, shares_parameters=False))
 
 
 def init_log(level: int = logging.INFO) -> None:

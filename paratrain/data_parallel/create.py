@@ -35,10 +35,12 @@ def create_parallel_solver(
     net_options: NetOptions | None = None,
     tree: Tree | None = None,
     exchange: str = "tree",
+    shares_parameters: bool = True,
 ) -> Solver:
     """Return this rank's solver, joined to those of the other ranks by ``tree`` (see :func:`join_ranks`).
 
-    ``exchange`` is one of :data:`paratrain.comm.choose.EXCHANGES`. All ranks call it with the same parameter, tree and
+    ``exchange`` is one of :data:`paratrain.comm.choose.EXCHANGES`. ``shares_parameters`` lets the ranks of a node use one array
+    of parameters, where the exchange can: what any of them writes there, all see. All ranks call it with the same parameter, tree and
     exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises SolverError where the exchange cannot serve
     the parameter.
     """
@@ -51,7 +53,7 @@ def create_parallel_solver(
     if seed < 0:
         seed = communicator.broadcast_object(entropy())
     ranks = join_ranks(communicator, tree) if communicator.size > 1 else None
-    memory = ExchangeMemory(communicator, is_shared=uses_shared_memory(exchange, communicator))
+    memory = ExchangeMemory(communicator, is_shared=shares_parameters and uses_shared_memory(exchange, communicator))
     options = net_options or NetOptions(data=DataOptions(default_worker_count(communicator.local_size)))
     solver = create_solver(
         parameter,
