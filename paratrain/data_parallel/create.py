@@ -40,9 +40,9 @@ def create_parallel_solver(
     """Return this rank's solver, joined to those of the other ranks by ``tree`` (see :func:`join_ranks`).
 
     ``exchange`` is one of :data:`paratrain.comm.choose.EXCHANGES`. ``shares_parameters`` lets the ranks of a node use one array
-    of parameters, where the exchange can: what any of them writes there, all see. All ranks call it with the same parameter, tree and
-    exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises SolverError where the exchange cannot serve
-    the parameter.
+    of parameters, where the exchange can: what any of them writes there, all see. All ranks call it with the same parameter,
+    tree and exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises SolverError where the exchange cannot
+    serve the parameter.
     """
     if parameter.debug_info and exchange != "tree" and communicator.size > 1:
         raise SolverError(
