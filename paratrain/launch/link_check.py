@@ -96,16 +96,21 @@ def check_before_training(communicator: Communicator, machine: Machine, byte_cou
     return plan_gpus(machine, byte_count, Limits())
 
 
-def check_ranks(communicator: Communicator, tree: Tree, limits: Limits) -> RankCheck:
-    """Test every link of a tree of ranks and plan around the bad ones. All ranks call it and get the same answer."""
+def check_ranks(communicator: Communicator, tree: Tree, limits: Limits, exchange: str = "tree") -> RankCheck:
+    """Test every link of a tree of ranks, as training by `exchange` uses them, and plan around the bad ones.
+
+    All ranks call it and get the same answer.
+    """
     transport = create_communicator()
-    found = check_tree(communicator, transport, tree, limits)
+    found = check_tree(communicator, transport, tree, limits, exchange)
     if not any(result.verdict in (Verdict.HANG, Verdict.ERROR) for result in found.results):
         transport.close()  # with a message still on its way, closing may wait for ever
     return found
 
 
-def checked_tree(communicator: Communicator, planned: RankTree, limits: Limits | None = None) -> RankTree:
+def checked_tree(
+    communicator: Communicator, planned: RankTree, limits: Limits | None = None, exchange: str = "tree"
+) -> RankTree:
     """The tree that training should use: the planned one, or another where links of it are bad, which is logged.
 
     All ranks call it. CommunicationError, the same on all ranks, if no tree without a bad link is found. Ranks that lose
@@ -114,10 +119,10 @@ def checked_tree(communicator: Communicator, planned: RankTree, limits: Limits |
     if communicator.size == 1:
         return planned
     try:
-        found = check_ranks(communicator, planned.tree, limits or Limits())
+        found = check_ranks(communicator, planned.tree, limits or Limits(), exchange)
     except LinkTimeoutError as error:
         fail(communicator, error)  # the ranks could not even agree that they should end
-    warnings = rank_warnings(found.results, found.tree is not None)
+    warnings = rank_warnings(found.results, found.tree is not None, found.problem)
     if found.tree is None:
         raise CommunicationError(f"testing the links: {'; '.join(warning.message for warning in warnings)}")
     if communicator.rank == 0:

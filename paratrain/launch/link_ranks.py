@@ -32,6 +32,7 @@ from paratrain.topology.costs.cost import predict_tree
 from paratrain.topology.files.report import plan_values
 from paratrain.topology.files.saved import SCHEMA
 from paratrain.topology.link_figures import LinkFigure
+from paratrain.topology.machine import MachineWarning
 from paratrain.topology.planner import binomial
 from paratrain.topology.planning.plan import IN_ORDER, Plan, mark_best, planned_edges, shape_of
 from paratrain.topology.tree import Tree
@@ -51,7 +52,7 @@ def run_on_ranks(arguments: argparse.Namespace, limits: Limits) -> int:
     """Test the links between the ranks of the launcher, and let rank 0 print what was found; return the exit code.
 
     The tree is the one of ``--from FILE``, or that which training would use. 1 if no tree without a bad link is left, or if
-    MPI does not end by itself after a hang; with ``--strict`` 3 if any link is bad.
+    MPI does not end by itself after a hang; with ``--strict`` 3 if there are warnings.
     """
     communicator = connect()
     planned = agreed(communicator, lambda: choose_tree(arguments.source, communicator))
@@ -73,7 +74,7 @@ def run_on_ranks(arguments: argparse.Namespace, limits: Limits) -> int:
     communicator.close()
     if found.tree is None:
         return 1
-    return EXIT_WARNINGS if arguments.strict and found.bad else 0
+    return EXIT_WARNINGS if arguments.strict and _warnings(found) else 0
 
 
 def start_ranks(plan: Plan, limits: Limits) -> Tested:
@@ -87,14 +88,18 @@ def start_ranks(plan: Plan, limits: Limits) -> Tested:
     if answer is None:
         limit_s = _all_s(tree.size, limits)
         detail = f"the ranks did not end within {limit_s:g} s and were killed"
-        results = [LinkResult(min(edge), max(edge), "mpi", Verdict.HANG, detail) for edge in tree.edges()]
-        return _tested(plan, results, None)
+        results = [LinkResult(min(edge), max(edge), "shared", Verdict.HANG, detail) for edge in tree.edges()]
+        return _tested(plan, results, None, rank_warnings(results, has_tree=False))
     found = [from_values(values) for values in answer["tests"]]
     edges = answer["tree"]["edges"]
     left = None
     if answer["tree"]["root"] is not None:
         left = Tree.from_edges(tree.size, answer["tree"]["root"], [(edge["parent"], edge["child"]) for edge in edges])
-    return _tested(plan, found, left)
+    warnings = [
+        MachineWarning(one["code"], one["message"], tuple(one["pair"]) if one["pair"] else None)
+        for one in answer["warnings"]
+    ]
+    return _tested(plan, found, left, warnings)
 
 
 def _run(rank_count: int, file: Path, limits: Limits) -> dict[str, Any] | None:
@@ -136,8 +141,8 @@ def _all_s(rank_count: int, limits: Limits) -> float:
     return limits.start_s + limits.link_s * (4 if limits.measure else 2) * (rank_count + 1)
 
 
-def _tested(plan: Plan, results: Sequence[LinkResult], tree: Tree | None) -> Tested:
-    """The plan with this tree, and with figures and warnings of what was found."""
+def _tested(plan: Plan, results: Sequence[LinkResult], tree: Tree | None, warnings: Sequence[MachineWarning]) -> Tested:
+    """The plan with this tree, with figures of what was found, and with the warnings."""
     shown = plan.tree if tree is None else tree
     assert shown is not None
     figures = {
@@ -145,7 +150,6 @@ def _tested(plan: Plan, results: Sequence[LinkResult], tree: Tree | None) -> Tes
         for result in results
         if result.bytes_per_s is not None
     }
-    warnings = rank_warnings(results, tree is not None)
     machine = plan.machine.with_measured(figures).with_warnings(*warnings)
     fabric = MachineFabric(machine)
     in_order = binomial(shown.size, shown.root)
@@ -173,14 +177,13 @@ def _tested(plan: Plan, results: Sequence[LinkResult], tree: Tree | None) -> Tes
 
 def _lines(found: RankCheck, limits: Limits) -> list[str]:
     lines = result_lines(found.results, limits, "rank ")
-    lines += [f"warning {one.code}: {one.message}" for one in rank_warnings(found.results, found.tree is not None)]
+    lines += [f"warning {one.code}: {one.message}" for one in _warnings(found)]
     if found.tree is not None and found.tree.size > 1:
         lines.append(f"Tree: {describe_tree(found.tree)}")
     return lines
 
 
 def _values(found: RankCheck, hosts: Sequence[str], node_of_rank: Sequence[int]) -> dict[str, Any]:
-    warnings = rank_warnings(found.results, found.tree is not None)
     ranks = [{"rank": rank, "node": node_of_rank[rank], "host": host} for rank, host in enumerate(hosts)]
     return {
         "schema": SCHEMA,
@@ -190,8 +193,15 @@ def _values(found: RankCheck, hosts: Sequence[str], node_of_rank: Sequence[int])
         "links": [],
         "tests": [to_values(result) for result in found.results],
         "tree": _tree_values(found.tree),
-        "warnings": [{"code": one.code, "pair": list(one.pair or ()), "message": one.message} for one in warnings],
+        "warnings": [
+            {"code": one.code, "pair": list(one.pair) if one.pair else None, "message": one.message}
+            for one in _warnings(found)
+        ],
     }
+
+
+def _warnings(found: RankCheck) -> list[MachineWarning]:
+    return rank_warnings(found.results, found.tree is not None, found.problem)
 
 
 def _tree_values(tree: Tree | None) -> dict[str, Any]:

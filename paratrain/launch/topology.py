@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paratrain.launch.topology_check import CheckedPlan, add_check, plan_found, run_as_ranks
-from paratrain.launch.topology_source import LENET_BYTES, Wanted, find, make_plan, wanted
+from paratrain.launch.topology_source import LENET_BYTES, MOST_NODES, MOST_RANKS, Wanted, find, make_plan, wanted
 from paratrain.topology.costs.cost import Prediction
 from paratrain.topology.planning.plan import SHAPES
 from paratrain.topology.planning.simulation import Simulation
@@ -82,9 +82,21 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="what `nvidia-smi topo -m` has printed on any machine, or a file of --save (- for standard input)",
     )
     _add(where, "machine", metavar="NAME", help="a machine of the catalogue ('list' names them)")
-    _add(where, "ranks", type=_count, metavar="N", help="N ranks on the CPU cores of this machine")
+    _add(
+        where,
+        "ranks",
+        type=lambda text: _count(text, MOST_RANKS),
+        metavar="N",
+        help="N ranks on the CPU cores of this machine",
+    )
     _add(group, "gpus", metavar="0,1,3", help="these GPUs only")
-    _add(group, "nodes", type=_count, metavar="N", help="N such machines, joined by a network")
+    _add(
+        group,
+        "nodes",
+        type=lambda text: _count(text, MOST_NODES),
+        metavar="N",
+        help="N such machines, joined by a network",
+    )
     _add(group, "network", type=_rate, metavar="GB/S", help="what the network card of a node carries in each direction")
 
 
@@ -229,11 +241,14 @@ def _write(path: str, text: str) -> None:
     print(f"written to {path}", file=sys.stderr)
 
 
-def _count(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+def _count(text: str, most: int) -> int:
+    """A whole number from 1 to `most`, for argparse."""
+    digits = text.lstrip("0") if text.isascii() and text.isdecimal() else ""
+    if not digits:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
-    return int(text)
+    if len(digits) > len(str(most)) or int(digits) > most:
+        raise argparse.ArgumentTypeError(f"'{text[:20]}' is more than can be planned for: {most:,} at most")
+    return int(digits)
 
 
 def _rate(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from paratrain.topology.planning.view import AnyPlan
 __all__ = ["CheckedPlan", "add_check", "plan_found", "run_as_ranks"]
 
 DEFAULT_TIMEOUT_S = 10.0
+# Without these there is no need to import what knows launchers, and with it NumPy.
+_MAY_BE_RANK = frozenset({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"})
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,17 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def run_as_ranks(arguments: argparse.Namespace) -> int | None:
-    """Test the links between ranks if a launcher has started several; the exit code, None if there is nothing to do."""
+    """Test the links between ranks if a launcher has started several; the exit code, None if there is nothing to do.
+
+    Without a test rank 0 shows what there is to see, and the other ranks are done.
+    """
     if not _is_wanted(arguments):
-        return None
+        if not _MAY_BE_RANK.intersection(os.environ):
+            return None
+        from paratrain.comm.environment import launcher_environment
+
+        launcher = launcher_environment(os.environ)
+        return 0 if launcher is not None and launcher.rank != 0 else None
     from paratrain.launch.link_ranks import run_on_ranks, under_launcher
 
     return run_on_ranks(arguments, _limits(arguments)) if under_launcher() else None

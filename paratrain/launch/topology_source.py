@@ -20,6 +20,10 @@ __all__ = ["Found", "Wanted", "find", "make_plan", "wanted"]
 
 LENET_BYTES = 431_080 * 4  # float32 parameters
 COMPARED_BYTES = (LENET_BYTES, 10_000, 100_000_000)
+# What is planned in under a minute.
+MOST_RANKS = 1024  # on one node
+MOST_NODES = 8192
+_MOST_MEMBERS = 65_536
 _MOST_RANKS_SHOWN = 8  # of those that a machine without a GPU could run
 
 
@@ -63,6 +67,13 @@ def wanted(arguments: argparse.Namespace, found: Found) -> Wanted:
     """What the options ask for; where they say nothing, what a saved plan was made for, and then the defaults."""
     before = found.wanted or Wanted("", None, (LENET_BYTES,))
     nodes = before.nodes if arguments.nodes is None else arguments.nodes
+    count = nodes * len(found.machine.indices)
+    if count > _MOST_MEMBERS:
+        members = "GPUs" if found.machine.gpus else "ranks"
+        raise TopologyError(
+            f"{nodes:,} nodes with {count:,} {members} are more than can be planned for: {_MOST_MEMBERS:,} {members} at most; "
+            "give fewer --nodes"
+        )
     # What ranks on CPU cores of one node use in training unless they are given another tree, or else the fastest one.
     usual = "auto" if found.machine.gpus or nodes > 1 else "index"
     root = before.root if before.root in found.machine.indices else None

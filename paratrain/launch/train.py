@@ -151,7 +151,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
     parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
     planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
-    tree = agreed(communicator, lambda: checked_tree(communicator, planned)) if arguments.check_links else planned
+    tree = planned
+    if arguments.check_links:
+        tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=arguments.exchange))
     solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree))
     met_by_all: NotFiniteError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]

@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class LinkResult:
-    """The link between two members (GPUs by index, or ranks), a < b, over one transport ("ipc", "host", "mpi").
+    """The link between two members (GPUs by index, or ranks), a < b, over one transport ("ipc", "host", "shared", "mpi").
 
     `detail` says in words what was wrong, where something was. `bytes_per_s` (one direction) and `latency_s` are medians, None
     where nothing was measured. `host_bytes_per_s` is the rate of the same pair through the host's memory.

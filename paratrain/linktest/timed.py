@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request
@@ -37,6 +38,10 @@ class TimedCommunicator(Communicator):
         """From now on every wait ends within `limit_s` seconds of this call."""
         self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
 
+    def wait_for(self, is_done: Callable[[], bool], what: str) -> None:
+        """Return when `is_done` says so; LinkTimeoutError, which begins with `what`, if it does not by the deadline."""
+        _wait(is_done, what, self._limit_s, self._deadline)
+
     def isend(self, array: Array, destination: int, tag: int = 0) -> Request:
         """As `inner` does."""
         what = f"rank {self.rank} could not send to rank {destination}"
@@ -67,18 +72,22 @@ class _TimedRequest(Request):
         return self._inner.test()
 
     def wait(self) -> None:
-        for _ in range(_EAGER_TESTS):
-            if self._inner.test():
-                return
-        begin = time.monotonic()
-        while not self._inner.test():
-            now = time.monotonic()
-            if now > self._deadline:
-                raise LinkTimeoutError(f"{self._what} within {self._limit_s:g} s")
-            if now < begin + _YIELD_S:
-                os.sched_yield()
-            else:
-                time.sleep(_SLEEP_S)
+        _wait(self._inner.test, self._what, self._limit_s, self._deadline)
+
+
+def _wait(is_done: Callable[[], bool], what: str, limit_s: float, deadline: float) -> None:
+    for _ in range(_EAGER_TESTS):
+        if is_done():
+            return
+    begin = time.monotonic()
+    while not is_done():
+        now = time.monotonic()
+        if now > deadline:
+            raise LinkTimeoutError(f"{what} within {limit_s:g} s")
+        if now < begin + _YIELD_S:
+            os.sched_yield()
+        else:
+            time.sleep(_SLEEP_S)
 
 
 class PairCommunicator(Communicator):

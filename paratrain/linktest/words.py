@@ -23,14 +23,21 @@ def bad_link(verdict: Verdict) -> tuple[str, str]:
     return _WORDS[verdict]
 
 
-def rank_warnings(results: Iterable[LinkResult], has_tree: bool) -> list[MachineWarning]:
-    """A warning for every bad link between ranks; `has_tree` says whether there is a tree without them."""
+def rank_warnings(results: Iterable[LinkResult], has_tree: bool, problem: str = "") -> list[MachineWarning]:
+    """A warning for every bad link between ranks, and for the `problem` that ranks of a node cannot share memory.
+
+    `has_tree` says whether there is a tree without the bad links.
+    """
     warnings = []
+    if problem:
+        message = f"{problem}; the ranks of a node train by messages, and only these were tested"
+        warnings.append(MachineWarning("T12", message))
     for result in results:
         if not result.is_usable:
             code, what = bad_link(result.verdict)
             then = "planned around" if has_tree else "no tree of the ranks does without such a link"
-            message = f"rank {result.a} and rank {result.b}: a message {what} ({result.detail}); {then}"
+            way = "a message" if result.transport == "mpi" else "shared memory"
+            message = f"rank {result.a} and rank {result.b}: {way} {what} ({result.detail}); {then}"
             warnings.append(MachineWarning(code, message, result.pair))
     return warnings
 

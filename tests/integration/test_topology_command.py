@@ -224,3 +224,24 @@ def test_colours_and_box_lines_on_a_terminal_that_has_them() -> None:
     assert "\x1b[" not in on_terminal(TERM="dumb", PYTHONIOENCODING="utf-8")
     assert on_terminal(TERM="xterm", PYTHONIOENCODING="ascii").isascii()
     assert shown("--machine", "k80-2-boards").isascii()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ranks", "1025"], "'1025' is more than can be planned for: 1,024 at most"),
+        (["--nodes", "9" * 5000], "is more than can be planned for: 8,192 at most"),
+        (["--ranks", "9", "--nodes", "8192"], "8,192 nodes with 73,728 ranks are more than can be planned for: 65,536"),
+    ],
+)
+def test_more_than_can_be_planned_for_is_refused(options: list[str], said: str) -> None:
+    done = paratrain_here(Path.cwd(), "topology", *options)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+
+
+def test_a_tree_of_ranks_over_several_nodes_is_made_of_messages() -> None:
+    edges = json.loads(shown("--ranks", "2", "--nodes", "2", "--json"))["tree"]["edges"]
+    assert {edge["transport"] for edge in edges} == {"mpi"}
+    edges = json.loads(shown("--ranks", "4", "--json"))["tree"]["edges"]
+    assert {edge["transport"] for edge in edges} == {"shared"}

@@ -12,8 +12,9 @@ from paratrain.launch.abort import connect
 from paratrain.launch.rank_tree import RankTree
 from paratrain.linktest.ranks import check_tree
 from paratrain.linktest.results import Limits, to_values
+from paratrain.linktest.shared import SharedLinks
 from paratrain.topology.planner import plan_ranks
-from tests.unit.linktest.link_faults import FaultyCommunicator
+from tests.unit.linktest.link_faults import FAULTS, FaultyCommunicator, faulty_announce
 
 
 def main(fault: str, pair: str, limit_s: str) -> None:
@@ -22,8 +23,11 @@ def main(fault: str, pair: str, limit_s: str) -> None:
     control, transport = create_communicator(), create_communicator()
     a, b = map(int, pair.split("-"))
     limits = Limits(link_s=float(limit_s))
-    faulty = transport if fault == "none" else FaultyCommunicator(transport, (a, b), fault, late_s=3 * limits.link_s)
-    found = check_tree(control, faulty, plan_ranks(control.node_of_rank), limits)
+    if fault in FAULTS:
+        transport = FaultyCommunicator(transport, (a, b), fault, late_s=3 * limits.link_s)
+    elif fault != "none":
+        SharedLinks.announce = faulty_announce((a, b), fault)  # type: ignore[method-assign, assignment]
+    found = check_tree(control, transport, plan_ranks(control.node_of_rank), limits)
     if control.rank == 0:
         edges = None if found.tree is None else list(found.tree.edges())
         print(json.dumps({"tests": [to_values(result) for result in found.results], "edges": edges}), flush=True)

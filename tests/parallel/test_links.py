@@ -52,6 +52,9 @@ def nothing_is_left() -> Iterator[None]:
         ("drop", "hang", "within 1 s"),
         ("late", "hang", "within 1 s"),
         ("raise", "error", "the cable was cut"),
+        ("shared-corrupt", "wrong data", "bytes are wrong, the first at 1000"),
+        ("shared-drop", "hang", "did not raise its flag"),
+        ("shared-raise", "error", "the memory was taken away"),
     ],
 )
 def test_verdicts_between_processes(mpirun: str, fault: str, verdict: str, said: str) -> None:
@@ -60,6 +63,7 @@ def test_verdicts_between_processes(mpirun: str, fault: str, verdict: str, said:
     found = answer(done)
     tests = {(test["a"], test["b"]): test for test in found["tests"]}
     assert tests[0, 2]["verified"] == verdict
+    assert tests[0, 2]["transport"] == ("shared" if fault == "none" or fault.startswith("shared") else "mpi")
     assert said in (tests[0, 2]["detail"] or "")
     assert {test["verified"] for pair, test in tests.items() if pair != (0, 2)} == {"ok"}
     assert ([0, 2] in found["edges"]) == (fault == "none")
@@ -74,6 +78,12 @@ def test_a_rank_that_is_lost_ends_all_and_is_named(mpirun: str) -> None:
     assert "testing the links, the ranks lost each other: nothing came to rank 0 from rank 2 within 7 s" in done.stderr
 
 
+def test_without_a_test_one_rank_prints(mpirun: str) -> None:
+    done = run(mpirun, 2, "-m", "paratrain", "topology", "--machine", "caffe-4x-pcie")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Tree (root") == 1
+
+
 def test_the_verb_under_mpirun(mpirun: str, tmp_path: Path) -> None:
     """One rank prints; the file that is saved serves `train`'s --topology and this verb's --from."""
     saved = tmp_path / "plan.json"
@@ -81,9 +91,9 @@ def test_the_verb_under_mpirun(mpirun: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "Tested 3 links (1.05 MB both ways, 3 times, then all at once):",
-        "  rank 0-rank 1  MPI  ok",
-        "  rank 0-rank 2  MPI  ok",
-        "  rank 2-rank 3  MPI  ok",
+        "  rank 0-rank 1  shared memory  ok",
+        "  rank 0-rank 2  shared memory  ok",
+        "  rank 2-rank 3  shared memory  ok",
         "Tree: rank 0 adds 1, 2; rank 2 adds 3",
     ]
     again = run(mpirun, 4, "-m", "paratrain", "topology", "--measure", "--json", "--from", str(saved))

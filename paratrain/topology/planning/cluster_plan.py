@@ -16,7 +16,7 @@ from paratrain.topology.planning.growth import in_order_of_readiness
 from paratrain.topology.planning.plan import IN_ORDER, Plan, PlannedEdge, mark_best, plan_machine
 from paratrain.topology.planning.search import best_tree
 from paratrain.topology.planning.sharded import NAME as SHARDED
-from paratrain.topology.planning.transports import ACROSS_NODES, MPI, transport_of
+from paratrain.topology.planning.transports import ACROSS_NODES, BESIDE_NODES, MPI, SHARED_MEMORY, transport_of
 from paratrain.topology.tree import Tree, chain, star
 
 MOST_STAR_NODES = 8
@@ -53,6 +53,8 @@ class ClusterPlan:
             (above, one), (below, other) = self.cluster.members[parent], self.cluster.members[child]
             inside = above == below
             transport, reason = transport_of(fabric.node_fabrics[above], one, other) if inside else (MPI, ACROSS_NODES)
+            if transport == SHARED_MEMORY:
+                transport, reason = MPI, BESIDE_NODES
             figure = fabric.figure(parent, child)
             word = self.cluster.link_class(parent, child)
             numbers = figure.bytes_per_s, figure.latency_s, figure.origin

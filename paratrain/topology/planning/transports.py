@@ -9,8 +9,9 @@ from paratrain.topology.machine import Gpu, LinkKind, Machine
 IPC = "ipc"  # a copy from GPU to GPU, the other's memory opened through CUDA IPC
 HOST = "host"  # through pinned memory of the host
 SHARED_MEMORY = "shared"  # shared memory of two CPU ranks of one node
-MPI = "mpi"  # messages between nodes
+MPI = "mpi"  # messages
 ACROSS_NODES = "the two are on different nodes, so MPI messages carry the data"
+BESIDE_NODES = "both are CPU ranks of one node, but a tree over several nodes is made of MPI messages throughout"
 
 _WAYS = {
     LinkKind.PIX: "at most one PCIe bridge lies between the two",

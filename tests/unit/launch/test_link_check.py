@@ -16,6 +16,7 @@ from paratrain.errors import CommunicationError
 from paratrain.launch import device, link_check
 from paratrain.launch.cli import main
 from paratrain.launch.rank_tree import RankTree
+from paratrain.linktest import shared
 from paratrain.linktest.gpus import DIRECT, STAGED, Edge, GpuMember
 from paratrain.linktest.results import Limits, LinkResult, Verdict
 from paratrain.topology.machine import Gpu, Link, LinkClass, Machine
@@ -217,6 +218,14 @@ def test_training_goes_around_a_bad_link_between_ranks(
     assert found[0].description == "rank 0 adds 2; rank 2 adds 3, 1 (around bad links)"
     assert "T03: rank 0 and rank 1: a message moved wrong data (from rank " in caplog.text
     assert "Links: tested 4, 1 bad" in caplog.text
+
+
+def test_training_is_told_when_only_messages_were_tested(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "share", lambda *_: "rank 1: no memory")
+    assert {tree.description for tree in checked(3, "", caplog, monkeypatch)} == {"as planned"}
+    assert "T12: rank 1: no memory; the ranks of a node train by messages, and only these were tested" in caplog.text
 
 
 def test_training_keeps_its_tree_where_links_are_good(

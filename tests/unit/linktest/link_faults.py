@@ -1,15 +1,22 @@
-"""A communicator that spoils the messages of one pair of ranks, in one way."""
+"""What spoils the link of one pair of ranks in one way: its messages, or the memory that they share."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request
+from paratrain.comm.progress import Condition
 from paratrain.errors import CommunicationError
+from paratrain.linktest.pattern import CANARY
+from paratrain.linktest.shared import SharedLinks
 
 FAULTS = ("corrupt", "drop", "slow", "late", "raise", "misdeliver")
 SLOW_S = 0.01
+SHARED_FAULTS = ("shared-corrupt", "shared-drop", "shared-raise")
+
+Announce = Callable[[SharedLinks, tuple[int, int]], Condition]
 
 
 class FaultyCommunicator(Communicator):
@@ -98,3 +105,30 @@ class Late(Request):
     def wait(self) -> None:
         while not self.test():
             time.sleep(0.001)
+
+
+def faulty_announce(
+    pair: tuple[int, int], fault: str, announce: Announce = SharedLinks.announce, first: int = 0
+) -> Announce:
+    """In place of `SharedLinks.announce`: the parent's end of the link `pair` has a fault from the step `first` on.
+
+    corrupt: a byte of both pieces is changed. drop: the flag is never set. raise: an error.
+    """
+    assert fault in SHARED_FAULTS
+    counts: dict[int, int] = {}
+
+    def instead(links: SharedLinks, edge: tuple[int, int]) -> Condition:
+        if set(edge) != set(pair) or links.rank != edge[0]:
+            return announce(links, edge)
+        counts[links.rank] = counts.get(links.rank, 0) + 1
+        if counts[links.rank] <= first:
+            return announce(links, edge)
+        if fault == "shared-raise":
+            raise CommunicationError("the memory was taken away")
+        if fault == "shared-drop":
+            return lambda: False
+        for owner in edge:
+            links.piece(owner, edge)[1000] = CANARY
+        return announce(links, edge)
+
+    return instead
