@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--iters", type=int)
     parser.add_argument("--form", choices=["fused", "foreach"])
-    parser.add_argument("--buckets", action="store_true", help="in DistributedDataParallel's buckets, all under way at once")
+    parser.add_argument(
+        "--buckets", action="store_true", help="in DistributedDataParallel's buckets, all under way at once"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
