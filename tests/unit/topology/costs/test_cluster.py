@@ -89,10 +89,10 @@ def test_ranks_drive_the_root_first() -> None:
 def test_transports() -> None:
     cpu = Machine(cpu_ranks=(CpuRank(0), CpuRank(1)), source="hosts")
     plan = plan_cluster(Cluster((uniform(2, "NV2"), cpu)), LENET)
-    assert sorted(edge.transport for edge in plan.edges) == ["ipc", "mpi", "shared"]
-    assert next(edge.reason for edge in plan.edges if edge.transport == "mpi").startswith(
-        "the two are on different nodes"
-    )
+    assert sorted(edge.transport for edge in plan.edges) == ["ipc", "mpi", "mpi"]
+    reasons = sorted(edge.reason for edge in plan.edges if edge.transport == "mpi")
+    assert reasons[0].startswith("both are CPU ranks of one node, but a tree over several nodes is made of MPI messages")
+    assert reasons[1].startswith("the two are on different nodes")
 
 
 def test_what_is_no_cluster() -> None:
