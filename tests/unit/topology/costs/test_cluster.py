@@ -91,7 +91,9 @@ def test_transports() -> None:
     plan = plan_cluster(Cluster((uniform(2, "NV2"), cpu)), LENET)
     assert sorted(edge.transport for edge in plan.edges) == ["ipc", "mpi", "mpi"]
     reasons = sorted(edge.reason for edge in plan.edges if edge.transport == "mpi")
-    assert reasons[0].startswith("both are CPU ranks of one node, but a tree over several nodes is made of MPI messages")
+    assert reasons[0].startswith(
+        "both are CPU ranks of one node, but a tree over several nodes is made of MPI messages"
+    )
     assert reasons[1].startswith("the two are on different nodes")
 
 
