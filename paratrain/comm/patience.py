@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from paratrain.errors import CommunicationError
 
@@ -18,28 +18,35 @@ _LOOK_FOR_LEFT_S = 0.05
 _GRACE_S = 0.5
 
 
+def pauses() -> Iterator[float]:
+    """The pauses of one wait: each item, with the seconds since waiting began, is the time to ask once more."""
+    for _ in range(_EAGER_TESTS):
+        yield 0.0
+    begin = time.monotonic()
+    while True:
+        waited_s = time.monotonic() - begin
+        yield waited_s
+        if waited_s < _YIELD_S:
+            os.sched_yield()
+        else:
+            time.sleep(_SLEEP_S)
+
+
 def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = None) -> None:
     """Return when `is_done` says so. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
 
     `check` raises CommunicationError when waiting has become pointless; it is asked now and then, and believed when it
     still says so half a second later.
     """
-    for _ in range(_EAGER_TESTS):
+    next_look_s, is_doubted = _LOOK_FOR_LEFT_S, False
+    for waited_s in pauses():
         if is_done():
             return
-    begin = time.monotonic()
-    next_look, is_doubted = begin + _LOOK_FOR_LEFT_S, False
-    while not is_done():
-        now = time.monotonic()
-        if now < begin + _YIELD_S:
-            os.sched_yield()
-            continue
-        time.sleep(_SLEEP_S)
-        if check is not None and now >= next_look:
+        if check is not None and waited_s >= next_look_s:
             try:
                 check()
-                next_look, is_doubted = now + _LOOK_FOR_LEFT_S, False
+                next_look_s, is_doubted = waited_s + _LOOK_FOR_LEFT_S, False
             except CommunicationError:
                 if is_doubted:
                     raise
-                next_look, is_doubted = now + _GRACE_S, True
+                next_look_s, is_doubted = waited_s + _GRACE_S, True

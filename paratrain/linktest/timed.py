@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request
+from paratrain.comm.patience import pauses
 from paratrain.errors import CommunicationError
 
 __all__ = ["LinkTimeoutError", "PairCommunicator", "TimedCommunicator"]
-
-# As in waiting for MPI: ask without a pause, then give the core away, then sleep between questions.
-_EAGER_TESTS = 50
-_YIELD_S = 0.002
-_SLEEP_S = 0.0001
 
 
 class LinkTimeoutError(CommunicationError):
@@ -76,18 +71,11 @@ class _TimedRequest(Request):
 
 
 def _wait(is_done: Callable[[], bool], what: str, limit_s: float, deadline: float) -> None:
-    for _ in range(_EAGER_TESTS):
+    for _ in pauses():
         if is_done():
             return
-    begin = time.monotonic()
-    while not is_done():
-        now = time.monotonic()
-        if now > deadline:
+        if time.monotonic() > deadline:
             raise LinkTimeoutError(f"{what} within {limit_s:g} s")
-        if now < begin + _YIELD_S:
-            os.sched_yield()
-        else:
-            time.sleep(_SLEEP_S)
 
 
 class PairCommunicator(Communicator):

@@ -60,14 +60,9 @@ def near_first(seconds: Seconds, far: Sequence[Sequence[bool]], root: int) -> li
     return parent
 
 
-def in_order_of_readiness(parent: Sequence[int | None], edge_seconds: Sequence[float]) -> Tree:
-    """The tree of these parents in which each adds its children in the order in which they are ready.
-
-    `edge_seconds[m]` is the time of the transfer from m to its parent. For links that are not shared no other order is
-    faster: a child that is ready first never has to wait for one that is not (earliest release date first).
-    """
-    size = len(parent)
-    children: list[list[int]] = [[] for _ in range(size)]
+def top_down(parent: Sequence[int | None]) -> tuple[list[list[int]], list[int]]:
+    """Each member's children, in the order of their numbers, and all members, every parent before its children."""
+    children: list[list[int]] = [[] for _ in parent]
     root = 0
     for member, above in enumerate(parent):
         if above is None:
@@ -77,6 +72,17 @@ def in_order_of_readiness(parent: Sequence[int | None], edge_seconds: Sequence[f
     order = [root]
     for member in order:
         order.extend(children[member])
+    return children, order
+
+
+def in_order_of_readiness(parent: Sequence[int | None], edge_seconds: Sequence[float]) -> Tree:
+    """The tree of these parents in which each adds its children in the order in which they are ready.
+
+    `edge_seconds[m]` is the time of the transfer from m to its parent. For links that are not shared no other order is
+    faster: a child that is ready first never has to wait for one that is not (earliest release date first).
+    """
+    size = len(parent)
+    children, order = top_down(parent)
     ready = [0.0] * size
     for member in reversed(order):
         below = children[member]
@@ -86,7 +92,7 @@ def in_order_of_readiness(parent: Sequence[int | None], edge_seconds: Sequence[f
         for child in below:
             time = max(time, ready[child]) + edge_seconds[child]
         ready[member] = time
-    return Tree(root, tuple(parent), tuple(map(tuple, children)))
+    return Tree(order[0], tuple(parent), tuple(map(tuple, children)))
 
 
 def edge_seconds_of(parent: Sequence[int | None], seconds: Seconds) -> list[float]:

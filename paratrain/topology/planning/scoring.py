@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from paratrain.topology.costs.contention import Fabric
 from paratrain.topology.costs.cost import CHUNK_BYTES
-from paratrain.topology.planning.growth import edge_seconds_of, in_order_of_readiness
+from paratrain.topology.planning.growth import edge_seconds_of, in_order_of_readiness, top_down
 from paratrain.topology.tree import Tree
 
 
@@ -116,16 +116,8 @@ class Scorer:
         """The seconds, each member's children in the order of readiness, and when each member is ready."""
         self.evaluations += 1
         size, seconds, latency = self.size, self.seconds, self.latency
-        children: list[list[int]] = [[] for _ in range(size)]
-        root = 0
-        for member, above in enumerate(parent):
-            if above is None:
-                root = member
-            else:
-                children[above].append(member)
-        order = [root]
-        for member in order:
-            order.extend(children[member])
+        children, order = top_down(parent)
+        root = order[0]
         loads = self._loads(parent) if self.segment_per_byte else {}
         extra = self._crowding(parent, children, order) if loads and max(loads.values()) > 1 else None
         ready = [0.0] * size  # of the whole buffer
