@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.activity import Activity
 from paratrain.backends.base import Backend
 from paratrain.blob import Blob
 from paratrain.data.options import DataOptions
@@ -50,6 +51,8 @@ class LayerContext:
     deal: tuple[int, int] = (0, 1)
     """(rank, size) where ranks share the batches of a TEST net: batch r, r + size ... are this rank's."""
     clock: Clock = field(default_factory=Clock)
+    activity: Activity = field(default_factory=Activity)
+    """Where this rank says what it is doing."""
     allow_python: bool = True
     """Layers of type Python may run the code that the net names."""
     keeps_arrays: bool = False

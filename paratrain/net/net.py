@@ -208,6 +208,7 @@ class Net(ArrayInterface):
     def forward_layer(self, index: int) -> float:
         """Run one layer forward, after reshaping it if a bottom has changed its shape; return its part of the loss."""
         layer, wired = self.layers[index], self._wiring.layers[index]
+        self.context.activity.enter("data" if layer.is_data else "forward", layer.name)
         (self._tested.add if self._is_forward_only else self._tested.discard)(index)
         begin = time.perf_counter() if layer.is_data else 0.0
         shapes = [blob.shape for blob in wired.bottoms]
@@ -241,6 +242,7 @@ class Net(ArrayInterface):
                 raise self.layers[index].error(
                     "last ran in a test, which keeps nothing for backward; run forward first"
                 )
+            self.context.activity.enter("backward", self.layers[index].name)
             self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
             if self.debug_info:
                 debug.backward(self, index)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paratrain import snapshot
+from paratrain.activity import Activity
 from paratrain.backends import Backend
 from paratrain.data.options import DataOptions
 from paratrain.errors import PrototxtError, SolverError
@@ -41,6 +42,8 @@ class NetOptions:
     """How the solver's ``weights`` are copied."""
     edit_train_net: Callable[[NetParameter], NetParameter] = as_described
     """Takes the description of the net to train, its ``state`` complete, and returns the one to build."""
+    activity: Activity = field(default_factory=Activity)
+    """Where the nets, and the solver, say what they are doing."""
     allocate: Allocator | None = None
     """Makes the flat arrays of the net to train; None for memory of its own."""
 
@@ -159,6 +162,7 @@ def build_nets(
         backend,
         TEST,
         seed=seed,
+        activity=options.activity,
         allow_python=options.allow_python,
         keeps_arrays=options.keeps_arrays,
         data=options.data,

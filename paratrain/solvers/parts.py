@@ -102,6 +102,8 @@ class SolverParts(abc.ABC):
             ranks=self.ranks,
             options=net_options or NetOptions(),
         )
+        self.activity = self.net.context.activity
+        """Where this rank says what it is doing; the nets do, too."""
         self.test_nets = [tester.net for tester in self.testers if tester.net is not None]
         self.sentinel = Sentinel(self.net, self.ranks)
         """Watches for losses and gradients that are not finite; its ``mode`` says what follows."""

@@ -69,6 +69,7 @@ class Solver(SolverParts):
             self.info("Iteration %d, loss = %g", self.iter, loss)
         if self.testers and self.is_due(parameter.test_interval):
             self._test_all(end)
+        self.activity.enter("ending")
         self.keeper.wait()
         self.info("Optimization Done.")
 
@@ -114,6 +115,7 @@ class Solver(SolverParts):
 
     def _update_part(self, start: int, stop: int, guarded: bool) -> bool:
         begin = time.perf_counter()
+        self.activity.enter("update")
         is_done = self.flat_update.update(self.compute_update_value, start, stop, guarded=guarded)
         self.times.parts.update_s += time.perf_counter() - begin
         return is_done
@@ -145,6 +147,7 @@ class Solver(SolverParts):
         without a score, as if it had not begun.
         """
         if self.testers:
+            self.activity.enter("test")
             self._test_all(resuming.capture(self))
 
     def _test_all(self, moment: resuming.Moment) -> None:
@@ -185,6 +188,7 @@ class Solver(SolverParts):
         """As :meth:`snapshot`, but the root writes while training goes on. ``moment`` has been captured in this iteration;
         where it is None, every rank calls this.
         """
+        self.activity.enter("snapshot")
         moment = resuming.capture(self) if moment is None else moment
         self.snapshot_iter = self.iter
         if self.shares.is_spread:

@@ -22,12 +22,13 @@ def iterate(solver: Solver) -> None:
     Every rank calls it; the root alone tests what cannot be shared, updates and snapshots. Raises NotFiniteError.
     """
     parameter, times = solver.parameter, solver.times
-    solver.clock.iteration = solver.iter
+    solver.clock.iteration = solver.activity.iteration = solver.iter
     solver.net.clear_param_diffs()
     if solver.is_due(parameter.test_interval) and (solver.iter > 0 or parameter.test_initialization):
         solver.test_all()
         if solver.asked & Action.STOP:
             return
+    solver.activity.enter("exchange", "parameters")
     solver.call(callback.on_start for callback in solver.callbacks)
     is_displayed = solver.is_due(parameter.display)
     solver.net.debug_info = parameter.debug_info and is_displayed and solver.root_solver
@@ -37,6 +38,7 @@ def iterate(solver: Solver) -> None:
     if policies.watches_loss and policies.observe(solver.iter, mean(solver.ranks, solver.loss)):
         solver.info("Plateau Status: Iteration %d, step = %d", solver.iter, policies.current_step(solver.iter))
     rate = solver.lr
+    solver.activity.enter("exchange", "gradients")
     shown = report.display(solver) if is_displayed else None
     solver.call(callback.on_gradient_ready for callback in solver.callbacks)
     if update_together(solver, rate, is_displayed):
@@ -91,6 +93,7 @@ def update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
         return solver.sentinel.decide(agreed, solver.iter)
     finally:  # also where this was the last step, so that all ranks are left at the same place
         begin = time.perf_counter()
+        solver.activity.enter("exchange", "parameters")
         solver.shares.spread()
         parts.exchange_s += time.perf_counter() - begin
 
