@@ -30,7 +30,7 @@ PEER = REPOSITORY / "benchmarks" / "peers" / "torch_exchange.py"
 COUNTS = {"60 M parameters": 60_000_000, "LeNet's 431,080 parameters": 431_080}
 
 
-def time_own_exchange(exchange: str, count: int, iters: int) -> None:
+def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> None:
     """Print, on rank 0, the median milliseconds of exchange and update."""
     import numpy as np
 
@@ -47,7 +47,7 @@ def time_own_exchange(exchange: str, count: int, iters: int) -> None:
         snapshot_after_train=False,
     )  # fmt: skip
     communicator = create_communicator()
-    solver = create_parallel_solver(parameter, communicator, exchange=exchange)
+    solver = create_parallel_solver(parameter, communicator, backend=backend, exchange=exchange)
     gradient = np.random.default_rng(communicator.rank).standard_normal(count, np.float32)
     diff = solver.net.parameters.diff.mutable_host()
     times = []
@@ -135,7 +135,7 @@ def compare(title: str, count: int, options: argparse.Namespace) -> tuple[list[s
     version = ""
     for _ in range(options.rounds):
         for exchange in options.exchanges.split(","):
-            found = run_ranks(size, "--worker", exchange, *sizes)
+            found = run_ranks(size, "--worker", exchange, "--backend", options.backend, *sizes)
             times.setdefault(f"paratrain, {exchange}", []).append(found)
         if options.peer_python:
             for form in ("fused", "foreach"):
@@ -162,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--exchanges", default="tree,sharded,ring,mpi")
+    parser.add_argument("--backend", default="onednn", help="whose update follows the exchange: onednn or numpy")
     parser.add_argument("--iters", type=int, default=10, help="timed exchanges of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--peer-python", help="a Python that has torch")
@@ -174,7 +175,7 @@ def main() -> None:
         time_copies(options.iters)
         return
     if options.worker:
-        time_own_exchange(options.worker, options.count, options.iters)
+        time_own_exchange(options.worker, options.count, options.iters, options.backend)
         return
     tables, version = [], ""
     for title, count in COUNTS.items():

@@ -4,8 +4,8 @@
 
 The parameters have the shapes of AlexNet's in Caffe (BVLC's CaffeNet, 60965224 values in 16 blobs): momentum 0.9, weight decay
 0.0005; biases learn at twice the rate and do not decay, on both sides. An update turns gradients that are there into new
-parameters; the gradients are random, and put back between two updates, outside the time. paratrain also leaves what it
-subtracted in the gradients' place, as Caffe does.
+parameters; the gradients are random, and put back between two updates, outside the time. With the backend numpy
+paratrain also leaves what it subtracted in the gradients' place, as Caffe does.
 
 All take turns (A B A B ...), each turn in a process of its own with the same number of threads. Printed are the minimum,
 median and maximum over turns of each turn's median, and the ratio of medians. ``--peer-python`` names a Python that has torch;
@@ -32,7 +32,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def make_solver(solver_type: str) -> tuple[Any, Any]:
+def make_solver(solver_type: str, backend: str) -> tuple[Any, Any]:
     """Return a solver of parameters of these shapes, and a gradient for them."""
     import numpy as np
 
@@ -50,16 +50,16 @@ def make_solver(solver_type: str) -> tuple[Any, Any]:
         type=solver_type, base_lr=1e-3, lr_policy="fixed", momentum=0.9, weight_decay=5e-4, max_iter=1 << 30, net_param=net,
         random_seed=1, snapshot_after_train=False,
     )  # fmt: skip
-    solver = create_solver(parameter, backend=create_backend("numpy"), seed=1)
+    solver = create_solver(parameter, backend=create_backend(backend), seed=1)
     random = np.random.default_rng(1)
     parameters = solver.net.parameters
     parameters.data.mutable_host()[...] = random.standard_normal(parameters.count, np.float32) * np.float32(0.01)
     return solver, random.standard_normal(parameters.count, np.float32)
 
 
-def time_own_updates(solver_type: str, iters: int) -> float:
+def time_own_updates(solver_type: str, iters: int, backend: str) -> float:
     """Return the median milliseconds of an update in this process."""
-    solver, gradient = make_solver(solver_type)
+    solver, gradient = make_solver(solver_type, backend)
     parameters = solver.net.parameters
     times = []
     for _ in range(iters + 2):
@@ -86,7 +86,8 @@ def run(command: list[str], threads: int) -> str:
 def compare(solver_type: str, options: argparse.Namespace) -> tuple[list[str], str]:
     """Return the lines of the table of one solver type, and the version of PyTorch."""
     sizes = ["--iters", str(options.iters), "--threads", str(options.threads)]
-    commands = {"paratrain": [sys.executable, __file__, "--worker", solver_type, *sizes]}
+    own = [sys.executable, __file__, "--worker", solver_type, "--backend", options.backend]
+    commands = {"paratrain": [*own, *sizes]}
     if options.peer_python:
         for form in ("foreach", "fused"):
             peer = [options.peer_python, str(PEER), solver_type, form, *sizes]
@@ -98,7 +99,7 @@ def compare(solver_type: str, options: argparse.Namespace) -> tuple[list[str], s
             milliseconds, _, found = run(command, options.threads).partition(" ")
             times[name].append(float(milliseconds))
             version = found.strip() or version
-    own = statistics.median(times["paratrain"])
+    own_ms = statistics.median(times["paratrain"])
     lines = [
         "",
         f"## {solver_type}",
@@ -108,7 +109,7 @@ def compare(solver_type: str, options: argparse.Namespace) -> tuple[list[str], s
     ]
     for name, found_times in times.items():
         median = statistics.median(found_times)
-        ratio = "" if name == "paratrain" else f"{own / median:.2f} times its time"
+        ratio = "" if name == "paratrain" else f"{own_ms / median:.2f} times its time"
         lines.append(f"| {name} | {min(found_times):.1f} | {median:.1f} | {max(found_times):.1f} | {ratio} |")
     return lines, version
 
@@ -119,6 +120,7 @@ def main() -> None:
         "--types", default="SGD,Adam", help="solver types, divided by commas: SGD, Nesterov, Adam, AdamW"
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--backend", default="onednn", help="onednn or numpy")
     parser.add_argument("--iters", type=int, default=10, help="timed updates of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--peer-python", help="a Python that has torch")
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--worker", metavar="TYPE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(time_own_updates(options.worker, options.iters))
+        print(time_own_updates(options.worker, options.iters, options.backend))
         return
     tables, version = [], ""
     for solver_type in options.types.split(","):

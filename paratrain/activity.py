@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Activity", "Listener"]
+__all__ = ["Activity", "Listener", "place"]
 
 Listener = Callable[[str, str], None]
 """Is told the phase and the name of what begins; what went on before has ended."""
@@ -14,8 +14,8 @@ class Activity:
     """Where a rank is: the iteration, the phase of it, and the name of the layer, file or message that it works on.
 
     The rank's main thread enters one activity after the other; each ends where the next begins. Any thread may read the
-    fields. Phases are ``starting``, ``data``, ``forward``, ``backward``, ``exchange``, ``update``, ``test``, ``snapshot``
-    and ``ending``.
+    fields. Phases are ``starting``, ``clear``, ``data``, ``forward``, ``backward``, ``exchange``, ``update``, ``verify``,
+    ``test``, ``snapshot`` and ``ending``.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,27 @@ class Activity:
         self.name = ""
         self.count = 0
         """Activities entered so far: one that has not grown means a rank that has not moved."""
-        self.listener: Listener | None = None
+        self._listeners: tuple[Listener, ...] = ()
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell ``listener``, in this thread, of all that begins from now on; after those added before."""
+        self._listeners = (*self._listeners, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._listeners = tuple(other for other in self._listeners if other != listener)
 
     def enter(self, phase: str, name: str = "") -> None:
         """Begin ``phase``, at ``name``."""
         self.phase, self.name = phase, name
         self.count += 1
-        if self.listener is not None:
-            self.listener(phase, name)
+        for listener in self._listeners:
+            listener(phase, name)
 
     def __str__(self) -> str:
-        where = f" of '{self.name}'" if self.name else ""
-        return f"iteration {self.iteration}, {self.phase}{where}"
+        return place(self.iteration, self.phase, self.name)
+
+
+def place(iteration: int, phase: str, name: str) -> str:
+    """An activity in words: ``iteration 120, backward of 'conv2'``."""
+    return f"iteration {iteration}, {phase}" + (f" of '{name}'" if name else "")

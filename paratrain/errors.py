@@ -9,6 +9,7 @@
         LayerError                one layer that cannot work as it is described or wired
           ShapeMismatchError      blobs whose shapes do not fit together
       SolverError                 solver settings that contradict each other
+      RanksDifferError            ranks that hold different parameters, where they should be the same
       NotFiniteError              a loss or gradient that is infinite or not a number
         SpoiltParametersError       parameters that are not fit to be written or trained on
       SnapshotError               weights or a training state that cannot be read, written or used
@@ -16,6 +17,7 @@
       CommunicationError          ranks that cannot find, reach or understand each other
       TopologyError               a machine description that cannot be read
       DeviceError                 a GPU that is asked for and not there
+      BackendError                a library of arithmetic that cannot be used, or that fails
       MissingDependencyError      an optional library that is not installed
 
 A message says where, what was expected, what was found and what to do. Broken invariants of paratrain itself are plain
@@ -25,6 +27,7 @@ A message says where, what was expected, what was found and what to do. Broken i
 from __future__ import annotations
 
 __all__ = [
+    "BackendError",
     "CommunicationError",
     "DataError",
     "DeviceError",
@@ -34,6 +37,7 @@ __all__ = [
     "NotFiniteError",
     "ParatrainError",
     "PrototxtError",
+    "RanksDifferError",
     "ShapeMismatchError",
     "SnapshotError",
     "SolverError",
@@ -83,6 +87,10 @@ class SolverError(ParatrainError):
     """Solver settings that are missing, contradict each other or have no meaning."""
 
 
+class RanksDifferError(ParatrainError):
+    """Ranks whose parameters, or places in the run, are not the same; the message names the first. All ranks raise the same."""
+
+
 class NotFiniteError(ParatrainError):
     """A loss or gradient that is infinite or not a number; the message says where it began. All ranks raise the same."""
 
@@ -103,12 +111,20 @@ class CommunicationError(ParatrainError):
     """Ranks that cannot find or understand each other: ``rank 2 of 4: ...``."""
 
 
+class OtherRankFailedError(CommunicationError):
+    """Another rank could not do what all do together. It has the reason, and tells it."""
+
+
 class TopologyError(ParatrainError):
     """A machine description that cannot be read."""
 
 
 class DeviceError(ParatrainError):
     """A GPU that was asked for and is not there."""
+
+
+class BackendError(ParatrainError):
+    """A library that does a backend's arithmetic and cannot be loaded here, or that reports a failure."""
 
 
 class MissingDependencyError(ParatrainError):

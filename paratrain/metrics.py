@@ -6,6 +6,11 @@ data_share, bad_records``, on several ranks also ``loss_min`` and ``loss_max``, 
 all ranks and from the start of the run, another record took the place of one that cannot be used;
 a test gives ``iteration, test_net, outputs``, where ``outputs`` maps each output to its mean (to a list, for outputs of
 several values). The ``_s`` figures are seconds of the root rank, summed over the iterations since the line before.
+``exchange_s`` is all that it spends on exchanging, also while backward goes on, and on waiting for slower ranks; ``backward_s``
+is what is left of backward. On several ranks ``exchange_predicted_s`` stands beside them: what the cost model
+(paratrain.topology.costs.training_step) predicts for ``exchange_s + update_s`` of these iterations: gradients summed, parameters
+updated and brought to all ranks. It does not know how long ranks wait for the slowest one, nor the small messages of a step,
+in which ranks agree on stops, losses and statistics; and time on the network that backward hides is predicted, not measured.
 A number that is not finite is written as null, which JSON can express.
 """
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from paratrain import log
 from paratrain import net as core
+from paratrain.activity import Activity
 from paratrain.backends import create_backend
 from paratrain.comm import Communicator
+from paratrain.comm.watch import watch_ranks
 from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import SolverError
 from paratrain.launch.abort import agreed, connect, install_excepthook
@@ -26,6 +28,7 @@ from paratrain.layers.python import UserLayer as Layer
 from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, read_prototxt, upgrade_net
 from paratrain.random import entropy
 from paratrain.solvers import NetOptions, Solver, read_solver
+from paratrain.watching.settings import WatchSettings
 
 __all__ = [
     "TEST",
@@ -109,6 +112,16 @@ def _world() -> Communicator:
     return communicator
 
 
+@functools.cache
+def _activity() -> Activity:
+    """Where this rank says what it is doing. From its first solver on it is watched, but never ended for a long wait: a
+    script may have reasons to let the others wait.
+    """
+    activity = Activity()
+    watch_ranks(_world(), activity, WatchSettings(abort_s=0))
+    return activity
+
+
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     """Return the solver that a solver prototxt describes; its ``type`` says which. Under mpirun it is one of many.
 
@@ -158,8 +171,8 @@ def _make_solver(solver_file: str | os.PathLike[str], kind: str | None) -> Solve
             parameter.random_seed = _choices.seed
         return parameter
 
-    options = NetOptions(keeps_arrays=True)
     world = _world()  # first: from now on an error on one rank ends all
+    options = NetOptions(activity=_activity(), keeps_arrays=True)
     if world.size == 1:
         return create_parallel_solver(read(), world, net_options=options)
     parameter = agreed(world, read)

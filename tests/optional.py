@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from paratrain.backends import BACKENDS
 from paratrain.data.images import load_opencv
 from paratrain.data.leveldb import load_plyvel
 from paratrain.errors import MissingDependencyError
 
-__all__ = ["need_leveldb", "need_opencv"]
+__all__ = ["need_backend", "need_leveldb", "need_onednn", "need_opencv"]
 
 
 def need_leveldb() -> None:
@@ -25,3 +26,15 @@ def need_opencv() -> None:
         load_opencv()
     except MissingDependencyError as error:
         pytest.skip(str(error))
+
+
+def need_backend(name: str) -> None:
+    """Skip the test where the backend cannot be used."""
+    problem = BACKENDS.get(name).problem()
+    if problem is not None:
+        pytest.skip(problem)
+
+
+def need_onednn() -> None:
+    """Skip the test where oneDNN cannot be loaded."""
+    need_backend("onednn")

@@ -1,6 +1,7 @@
 """Backends: who does the arithmetic. ``numpy`` is the plain reference that others are checked against."""
 
-import paratrain.backends.numpy  # noqa: F401  (registers itself)
-from paratrain.backends.base import BACKENDS, Backend, create_backend
+import paratrain.backends.numpy
+import paratrain.backends.onednn  # noqa: F401  (both register themselves)
+from paratrain.backends.base import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND, Backend, create_backend
 
-__all__ = ["BACKENDS", "Backend", "create_backend"]
+__all__ = ["BACKENDS", "BACKEND_VARIABLE", "DEFAULT_BACKEND", "Backend", "create_backend"]

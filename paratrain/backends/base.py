@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import abc
 import enum
+import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,17 +22,25 @@ from paratrain.registry import Registry
 
 __all__ = [
     "BACKENDS",
+    "BACKEND_VARIABLE",
+    "DEFAULT_BACKEND",
+    "AdamRule",
     "Backend",
     "Convolution",
     "ConvolutionGeometry",
+    "FusedUpdate",
     "Im2col",
     "LocalResponseGeometry",
     "LocalResponseNormalization",
+    "MomentumRule",
     "PoolMethod",
     "Pooling",
     "PoolingGeometry",
+    "UpdateRule",
     "create_backend",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,38 @@ class LocalResponseNormalization(Protocol):
         """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
 
 
+@dataclass(frozen=True)
+class MomentumRule:
+    """V = momentum V + rate gradient; w = w - V. One history, V."""
+
+    momentum: float
+
+
+@dataclass(frozen=True)
+class AdamRule:
+    """M = momentum M + (1 - momentum) gradient; S = momentum2 S + (1 - momentum2) gradient^2;
+    w = w - rate correction M / (sqrt(S) + delta). Two histories, M and S.
+    """
+
+    momentum: float
+    momentum2: float
+    correction: float
+    delta: float
+
+
+UpdateRule = MomentumRule | AdamRule
+
+
+class FusedUpdate(Protocol):
+    """An update of flat arrays in as few passes over memory as the backend can; it does not keep what it subtracts."""
+
+    def begin(self, rule: UpdateRule, data: Any, diff: Any, history: Sequence[Any]) -> None:
+        """Fix what all ranges of a step have in common; the arrays are the caller's and used until the next call."""
+
+    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float) -> None:
+        """Update values ``start`` to ``stop`` with the gradient ``scale * diff + decay * data``; ``diff`` is used up."""
+
+
 class Backend(abc.ABC):
     """One way to compute: where arrays lie and who does the arithmetic. Create one with :func:`create_backend`."""
 
@@ -152,6 +195,16 @@ class Backend(abc.ABC):
     """The array module on which layers run their plain array code."""
     device: Device | None
     """Where arrays lie; None is the host."""
+
+    @classmethod
+    def problem(cls) -> str | None:
+        """Why this backend cannot be used on this machine; None where it can."""
+        return None
+
+    @property
+    def description(self) -> str:
+        """What computes, for the log."""
+        return self.name
 
     @abc.abstractmethod
     def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
@@ -175,6 +228,10 @@ class Backend(abc.ABC):
     def matrix_product(self, a: Any, b: Any, out: Any, *, accumulate: bool = False) -> None:
         """out = a @ b, or out += a @ b; ``a`` and ``b`` are matrices or transposed views of matrices."""
 
+    def fused_update(self, rule: UpdateRule, dtype: npt.DTypeLike) -> FusedUpdate | None:
+        """Return an update of this kind for flat arrays of this dtype; None where the backend has none of its own."""
+        return None
+
     @abc.abstractmethod
     def synchronize(self) -> None:
         """Return when all work given to the backend is done; for timing."""
@@ -183,6 +240,23 @@ class Backend(abc.ABC):
 BACKENDS: Registry[type[Backend]] = Registry("backend")
 
 
-def create_backend(name: str = "numpy") -> Backend:
-    """Return a new backend. Raises UnknownNameError for a name that nobody registered."""
-    return BACKENDS.get(name)()
+DEFAULT_BACKEND = "numpy"
+BACKEND_VARIABLE = "PARATRAIN_BACKEND"
+"""The environment variable that names the backend of whoever does not say which one."""
+_told: set[str] = set()
+
+
+def create_backend(name: str | None = None) -> Backend:
+    """Return a new backend: ``name``, else what PARATRAIN_BACKEND names, else DEFAULT_BACKEND.
+
+    Where that cannot be used on this machine it is the numpy one, with a line in the log. Raises UnknownNameError for a name
+    that nobody registered.
+    """
+    kind = BACKENDS.get(name or os.environ.get(BACKEND_VARIABLE) or DEFAULT_BACKEND)
+    problem = kind.problem()
+    if problem is not None:
+        if problem not in _told:
+            _told.add(problem)
+            logger.warning("numpy computes, more slowly: the backend %s cannot be used here: %s", kind.name, problem)
+        kind = BACKENDS.get("numpy")
+    return kind()

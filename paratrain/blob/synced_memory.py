@@ -1,9 +1,13 @@
 """One block of values that may lie on the host, on a device, or on both, and is copied only when somebody asks.
 
-The states and their names are Caffe's (``SyncedMemory``)::
+The states and their names are Caffe's (``SyncedMemory``), with one more for backends that keep values on the host in an
+order of their own (see :class:`Arrangement`), which takes the place of the device then::
 
     UNINITIALIZED --any read--> zeros where it was read
-    AT_CPU   the host holds the newest values     AT_GPU   the device does     SYNCED   both hold the same
+    AT_CPU     the host's plain array holds the newest values
+    AT_GPU     the device does
+    ARRANGED   an arrangement does
+    SYNCED     the plain array and the device, or the arrangement, hold the same
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import numpy.typing as npt
 
 from paratrain.blob.limits import check_bytes
 
-__all__ = ["Device", "Head", "Memory", "MemorySlice", "SyncedMemory"]
+__all__ = ["Arrangement", "Device", "Head", "Memory", "MemorySlice", "SyncedMemory"]
+
+_ALIGNMENT = 64  # a cache line, and the widest vector registers
 
 HostArray = npt.NDArray[Any]
 
@@ -34,12 +40,20 @@ class Device(Protocol):
         """Copy the flat ``device`` array to the flat ``host`` array; done on return."""
 
 
+class Arrangement(Protocol):
+    """The values of a block on the host in another order than the plain one, such as blocks of channels."""
+
+    def write_plain(self, host: HostArray) -> None:
+        """Write the values to the first of the flat ``host`` array, in plain order."""
+
+
 class Head(enum.Enum):
     """Where the newest values lie."""
 
     UNINITIALIZED = "uninitialized"
     AT_CPU = "at cpu"
     AT_GPU = "at gpu"
+    ARRANGED = "arranged"
     SYNCED = "synced"
 
 
@@ -53,6 +67,10 @@ class Memory(Protocol):
     def count(self) -> int: ...
     @property
     def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def arrangement(self) -> Any: ...
     def host(self) -> HostArray: ...
     def mutable_host(self) -> HostArray: ...
     def device(self, device: Device) -> Any: ...
@@ -71,6 +89,10 @@ class SyncedMemory:
         self._dtype = np.dtype(dtype)
         self._host = host
         self._device_array: Any = None
+        self.kept_arrangement: Any = None
+        """The arrangement last used, whose values may be out of date: its buffer can be written anew."""
+        self.version = 0
+        """Rises whenever somebody takes the values for writing."""
         self.head = Head.UNINITIALIZED if host is None else Head.AT_CPU
         if host is not None:
             assert host.shape == (count,) and host.dtype == self._dtype and host.flags.c_contiguous
@@ -88,14 +110,18 @@ class SyncedMemory:
         if self.head is Head.AT_GPU:
             self._device.download(self._device_array, self._allocated_host())
             self.head = Head.SYNCED
+        elif self.head is Head.ARRANGED:
+            self.kept_arrangement.write_plain(self._allocated_host())
+            self.head = Head.SYNCED
         elif self.head is Head.UNINITIALIZED:
             self.head = Head.AT_CPU
         return self._allocated_host()
 
     def mutable_host(self) -> HostArray:
-        """The values on the host, for writing; a copy on the device is out of date from now on."""
+        """The values on the host, for writing; a copy elsewhere is out of date from now on."""
         array = self.host()
         self.head = Head.AT_CPU
+        self.version += 1
         return array
 
     def device(self, device: Device) -> Any:
@@ -104,6 +130,7 @@ class SyncedMemory:
             self._device = device
             self._device_array = device.zeros(self._count, self._dtype)
         assert device is self._device, "a block of memory belongs to one device"
+        assert self.kept_arrangement is None, "a block of memory is on a device or arranged, not both"
         if self.head is Head.AT_CPU:
             device.upload(self._allocated_host(), self._device_array)
             self.head = Head.SYNCED
@@ -115,12 +142,35 @@ class SyncedMemory:
         """The values on ``device``, for writing; the host's copy is out of date from now on."""
         array = self.device(device)
         self.head = Head.AT_GPU
+        self.version += 1
         return array
+
+    @property
+    def arrangement(self) -> Any:
+        """The arrangement that holds the newest values; None where none does."""
+        return self.kept_arrangement if self.head is Head.ARRANGED or self.head is Head.SYNCED else None
+
+    def arrange(self, arrangement: Arrangement) -> None:
+        """Say that ``arrangement`` is about to get the newest values; the plain array is out of date from now on."""
+        self.kept_arrangement = arrangement
+        self.head = Head.ARRANGED
+        self.version += 1
+
+    def add_arrangement(self, arrangement: Arrangement) -> None:
+        """Say that ``arrangement`` holds the same values as the plain array, which are the newest."""
+        assert self.head is Head.AT_CPU or self.head is Head.SYNCED
+        self.kept_arrangement = arrangement
+        self.head = Head.SYNCED
+
+    def settle(self) -> None:
+        """Make the plain array, if there is one, the place of the newest values: whoever holds it may read and write it."""
+        if self._host is not None and self.arrangement is not None:
+            self.mutable_host()
 
     def _allocated_host(self) -> HostArray:
         if self._host is None:
             check_bytes(self._count * self._dtype.itemsize, f"a block of {self._count:,} values")
-            self._host = np.zeros(self._count, self._dtype)
+            self._host = _aligned_zeros(self._count, self._dtype)
         return self._host
 
 
@@ -131,6 +181,8 @@ class MemorySlice:
         assert 0 <= start <= stop <= whole.count
         self._whole = whole
         self._range = slice(start, stop)
+        self._seen: HostArray | None = None
+        self._part: HostArray | None = None
 
     @property
     def count(self) -> int:
@@ -140,14 +192,36 @@ class MemorySlice:
     def dtype(self) -> np.dtype[Any]:
         return self._whole.dtype
 
+    @property
+    def version(self) -> int:
+        """Rises whenever somebody takes values of the whole block for writing."""
+        return self._whole.version
+
+    @property
+    def arrangement(self) -> None:
+        """None: only whole blocks are ever arranged."""
+        return None
+
     def host(self) -> HostArray:
-        return self._whole.host()[self._range]
+        return self._part_of(self._whole.host())
 
     def mutable_host(self) -> HostArray:
-        return self._whole.mutable_host()[self._range]
+        return self._part_of(self._whole.mutable_host())
 
     def device(self, device: Device) -> Any:
         return self._whole.device(device)[self._range]
 
     def mutable_device(self, device: Device) -> Any:
         return self._whole.mutable_device(device)[self._range]
+
+    def _part_of(self, whole: HostArray) -> HostArray:
+        """The same array for the same ``whole``: who remembers where it lies need not ask again."""
+        if whole is not self._seen or self._part is None:
+            self._seen, self._part = whole, whole[self._range]
+        return self._part
+
+
+def _aligned_zeros(count: int, dtype: np.dtype[Any]) -> HostArray:
+    raw = np.zeros(count * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype)

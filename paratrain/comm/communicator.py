@@ -5,12 +5,15 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paratrain.errors import CommunicationError
+
+if TYPE_CHECKING:
+    from paratrain.watching.watch import Watch
 
 Array = NDArray[Any]
 
@@ -38,6 +41,12 @@ class Communicator(ABC):
     both sides. Sending may wait until the receiver has asked for the message: never write code that needs a buffer in
     between.
     """
+
+    has_own_sums: ClassVar[bool] = False
+    """Whether `isum` works."""
+
+    watch: Watch | None = None
+    """Shows where this rank is to those who watch, where somebody does: see `paratrain.comm.watch`."""
 
     def __init__(self, rank: int, node_of_rank: Sequence[int]) -> None:
         self._rank = rank

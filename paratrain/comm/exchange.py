@@ -23,7 +23,7 @@ Part = tuple[int, int]
 
 # Messages of other kinds have the tags below.
 _FIRST_TAG = 16
-# Parts begin at multiples of this many elements, 64 bytes of float32, so that no two ranks write to one cache line.
+# Parts are cut at multiples of this many elements after the start of a slice: 64 bytes of float32, a cache line.
 _ALIGNMENT = 16
 
 

@@ -33,6 +33,7 @@ class Flags:
         self._counters = [counter.data for counter in counters]  # an element is read faster than from an array
         self._own = self._counters[member]
         self._fence = threading.Lock()
+        self._fence.acquire()
 
     def next_step(self, kind: int, index: int) -> int:
         """The number of the step that this rank will announce next."""
@@ -42,8 +43,7 @@ class Flags:
     def announce(self, kind: int, index: int) -> int:
         """Tell the others that this rank has got so far with slice `index` once more; return the number of the step."""
         step = self.next_step(kind, index)
-        with self._fence:  # what was written before must be seen before the flag, on processors that reorder writes
-            pass
+        self._pass_fence()
         self._own[self._KINDS * index + kind] = step
         return step
 
@@ -51,10 +51,19 @@ class Flags:
         """The question whether local rank `member` has got so far."""
         place = self._KINDS * index + kind
         counter = self._counters[member]
-        return lambda: counter[place] >= step
+        return lambda: counter[place] >= step and self._pass_fence()
 
     def all_reached(self, kind: int, index: int, step: int) -> Condition:
         """The question whether all ranks of the node have got so far."""
         place = self._KINDS * index + kind
         counters = self._counters
-        return lambda: all(counter[place] >= step for counter in counters)
+        return lambda: all(counter[place] >= step for counter in counters) and self._pass_fence()
+
+    def _pass_fence(self) -> bool:
+        """Keep what comes before in the program before what comes after, also on processors that reorder; return True.
+
+        Releasing a lock lets nothing sink below it, and acquiring one lets nothing rise above.
+        """
+        self._fence.release()
+        self._fence.acquire()
+        return True

@@ -9,6 +9,7 @@ from paratrain.comm.communicator import Array, Communicator
 from paratrain.comm.exchange import FlatArrays
 from paratrain.comm.flags import Flags
 from paratrain.comm.shared_memory import share
+from paratrain.errors import CommunicationError
 
 __all__ = ["ExchangeMemory"]
 
@@ -46,9 +47,10 @@ class ExchangeMemory:
         return self._diff
 
     def flags(self, slice_count: int) -> Flags:
-        """Flags for so many slices, where memory is shared."""
+        """Flags for so many slices, where memory is shared. Raises CommunicationError where it cannot be had."""
         shared = self._share(Flags.length(slice_count), np.int64)
-        assert shared is not None, self.problem
+        if shared is None:  # the arrays are shared by now: it is too late for messages
+            raise CommunicationError(f"{self.problem}; --exchange ring needs none")
         return Flags(shared, self._communicator.local_rank)
 
     @property

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from paratrain.comm.buffers import Buffers
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 
 __all__ = ["MessageRing"]
@@ -20,7 +18,8 @@ class MessageRing(Exchange):
 
     In n - 1 rounds the sum of each part travels once around and ends at its owner; in n - 1 more the parameters do. The
     bytes are those of :class:`MessageSharded`; on links that all ranks have for themselves the ring needs no switch
-    between them. The part of member m is added as g[m + 1] + g[m + 2] + ... + g[m], counted around the ring.
+    between them. The part of member m is added as g[m + 1] + g[m + 2] + ... + g[m], counted around the ring. In 16 bits,
+    the sum is rounded in each of the n - 1 rounds.
     """
 
     name: ClassVar[str] = "ring"
@@ -33,30 +32,29 @@ class MessageRing(Exchange):
         scale: float = 1.0,
         *,
         ranks: Sequence[int] | None = None,
+        gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         members = list(range(communicator.size)) if ranks is None else list(ranks)
         self._size, self._member = len(members), members.index(communicator.rank)
         self._next = members[(self._member + 1) % self._size]
         self._previous = members[self._member - 1]
-        longest = max((stop - start for part in self.slices for start, stop in [cut(part, self._size, 0)]), default=0)
-        self._buffers = Buffers(longest, arrays.diff.dtype)
+        longest = [cut(part, self._size, 0) for part in self.slices]  # the first piece is as long as any
+        self._messages = GradientMessages(communicator, longest, arrays.diff.dtype, gradient_dtype)
 
     def owned(self, index: int) -> Part:
         return self._part(index, self._member)
 
     def sum(self, index: int) -> Work:
         diff, (tag, _) = self.arrays.diff, self._tags(index)
-        buffer = self._buffers.take()
         for distance in range(1, self._size):
             sent, received = self._part(index, self._member - distance), self._part(index, self._member - distance - 1)
-            arriving = self.communicator.ireceive(buffer[: received[1] - received[0]], self._previous, tag)
-            leaving = self.communicator.isend(diff[slice(*sent)], self._next, tag)
+            arriving = self._messages.ireceive(received[1] - received[0], self._previous, tag)
+            leaving = self._messages.isend(diff[slice(*sent)], self._next, tag)
             yield arriving.test
-            own = diff[slice(*received)]
-            np.add(buffer[: len(own)], own, out=own)
+            self._messages.add(arriving, diff[slice(*received)])
             yield leaving.test
-        self._buffers.give_back(buffer)
+            self._messages.finish(leaving)
         self._multiply(self.owned(index))
 
     def spread(self, index: int) -> Work:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from paratrain.comm.buffers import Buffers
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 
 __all__ = ["MessageSharded"]
@@ -19,7 +19,8 @@ class MessageSharded(Exchange):
     """Messages between all pairs of the `ranks` (all of them where None): each a star over its own part.
 
     A rank sends and receives 2 (n - 1) / n times the bytes of a slice, the least there is. Parts are added in the order
-    of the ranks. With `owner_count`, only the first ranks own parts.
+    of the ranks. With `owner_count`, only the first ranks own parts. In 16 bits,
+    every gradient but the owner's is rounded once.
     """
 
     name: ClassVar[str] = "sharded"
@@ -33,13 +34,14 @@ class MessageSharded(Exchange):
         *,
         ranks: Sequence[int] | None = None,
         owner_count: int | None = None,
+        gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         self._ranks = list(range(communicator.size)) if ranks is None else list(ranks)
         self._member = self._ranks.index(communicator.rank)
         self._owner_count = len(self._ranks) if owner_count is None else owner_count
-        longest = max((stop - start for part in self.slices for start, stop in [self._part(part, 0)]), default=0)
-        self._buffers = Buffers(longest, arrays.diff.dtype)
+        longest = [self._part(part, 0) for part in self.slices]  # the first part is as long as any
+        self._messages = GradientMessages(communicator, longest, arrays.diff.dtype, gradient_dtype)
 
     def owned(self, index: int) -> Part:
         return self._part(self.slices[index], self._member)
@@ -50,32 +52,32 @@ class MessageSharded(Exchange):
         arriving = {}
         for member, rank in self._others():
             if start < stop:
-                buffer = self._buffers.take()
-                arriving[member] = (self.communicator.ireceive(buffer[: stop - start], rank, tag), buffer)
+                arriving[member] = self._messages.ireceive(stop - start, rank, tag)
         sends = []
         for member, rank in self._others():
             first, last = self._part(self.slices[index], member)
             if first < last:
-                sends.append(self.communicator.isend(diff[first:last], rank, tag))
+                sends.append(self._messages.isend(diff[first:last], rank, tag))
         if start < stop:
             own = total = diff[start:stop]
+            opened = None
             for member in range(len(self._ranks)):
                 if member == self._member:
-                    if total is not own:
+                    if opened is not None:
                         np.add(total, own, out=own)
                         total = own
+                        self._messages.close(opened)
                     continue
-                request, buffer = arriving[member]
-                yield request.test
+                yield arriving[member].test
                 if member == 0:
-                    total = buffer[: stop - start]
+                    opened = self._messages.open(arriving[member])
+                    total = opened[: stop - start]
                 else:
-                    np.add(total, buffer[: stop - start], out=total)
-            for _, buffer in arriving.values():
-                self._buffers.give_back(buffer)
+                    self._messages.add(arriving[member], total)
             self._multiply((start, stop))
         for send in sends:
             yield send.test
+            self._messages.finish(send)
 
     def spread(self, index: int) -> Work:
         data, (_, tag) = self.arrays.data, self._tags(index)

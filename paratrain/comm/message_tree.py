@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from paratrain.comm.buffers import Buffers
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.exchange import Exchange, FlatArrays, Part
+from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 from paratrain.topology.tree import Tree
 
@@ -20,7 +18,8 @@ class MessageTree(Exchange):
     """Messages along a tree whose members are the `ranks`, all of them where None.
 
     A parent adds its children in the tree's order: ((own + child 0) + child 1) + ... As slices follow each other, all
-    levels of the tree are busy at the same time, and the first go down while others come up.
+    levels of the tree are busy at the same time, and the first go down while others come up. In 16 bits, a sum is rounded
+    at each level.
     """
 
     name: ClassVar[str] = "tree"
@@ -34,6 +33,7 @@ class MessageTree(Exchange):
         *,
         tree: Tree,
         ranks: Sequence[int] | None = None,
+        gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         members = list(range(communicator.size)) if ranks is None else list(ranks)
@@ -41,7 +41,7 @@ class MessageTree(Exchange):
         parent = tree.parent[member]
         self._parent = None if parent is None else members[parent]
         self._children = [members[child] for child in tree.children[member]]
-        self._buffers = Buffers(max((stop - start for start, stop in slices), default=0), arrays.diff.dtype)
+        self._messages = GradientMessages(communicator, slices, arrays.diff.dtype, gradient_dtype)
 
     def owned(self, index: int) -> Part:
         start, stop = self.slices[index]
@@ -51,18 +51,16 @@ class MessageTree(Exchange):
         tag, _ = self._tags(index)
         start, stop = self.slices[index]
         own = self.arrays.diff[start:stop]
-        arriving = []
-        for child in self._children:
-            buffer = self._buffers.take()
-            arriving.append((self.communicator.ireceive(buffer[: stop - start], child, tag), buffer))
-        for request, buffer in arriving:
-            yield request.test
-            np.add(own, buffer[: stop - start], out=own)
-            self._buffers.give_back(buffer)
+        arriving = [self._messages.ireceive(stop - start, child, tag) for child in self._children]
+        for message in arriving:
+            yield message.test
+            self._messages.add(message, own)
         if self._parent is None:
             self._multiply((start, stop))
         else:
-            yield self.communicator.isend(own, self._parent, tag).test
+            leaving = self._messages.isend(own, self._parent, tag)
+            yield leaving.test
+            self._messages.finish(leaving)
 
     def spread(self, index: int) -> Work:
         _, tag = self._tags(index)
@@ -70,6 +68,6 @@ class MessageTree(Exchange):
         own = self.arrays.data[start:stop]
         if self._parent is not None:
             yield self.communicator.ireceive(own, self._parent, tag).test
-        sends = [self.communicator.isend(own, child, tag) for child in self._children]
+        sends = [self.communicator.isend(own, child, tag) for child in reversed(self._children)]
         for send in sends:
             yield send.test

@@ -10,11 +10,12 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from paratrain.comm.communicator import Array, Communicator, Request, as_bytes
 from paratrain.comm.environment import LauncherEnvironment, first_line, mpi_family, number_nodes
 from paratrain.comm.patience import wait_until
+from paratrain.comm.small_shared_memory import avoid_small_shared_memory
 from paratrain.errors import CommunicationError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def connect_mpi(launcher: LauncherEnvironment | None) -> MpiCommunicator:
         library = mpi.Get_library_version()
         if launcher is not None and launcher.family and mpi_family(library) not in (None, launcher.family):
             raise CommunicationError(foreign_launcher_message(launcher, library))
+        avoid_small_shared_memory(launcher)
         mpi.Init_thread(mpi.THREAD_MULTIPLE)
         atexit.register(_finalize, mpi)
     elif mpi.Is_finalized():
@@ -104,6 +106,8 @@ _open_communicators: weakref.WeakSet[MpiCommunicator] = weakref.WeakSet()
 class MpiCommunicator(Communicator):
     """The ranks of an MPI communicator, on a duplicate of it, so that its messages never meet other people's."""
 
+    has_own_sums: ClassVar[bool] = True
+
     def __init__(
         self, mpi: ModuleType, world: MPI.Intracomm, largest_message_bytes: int = LARGEST_MESSAGE_BYTES
     ) -> None:
@@ -155,6 +159,8 @@ class MpiCommunicator(Communicator):
 
     def abort(self, code: int) -> NoReturn:
         """MPI_Abort on all of MPI_COMM_WORLD: the launcher ends every process."""
+        if self.watch is not None:
+            self.watch.explain()
         with Path(os.devnull).open("w") as nowhere:
             faulthandler.dump_traceback_later(_ABORT_LIMIT_S, exit=True, file=nowhere)
             self._mpi.COMM_WORLD.Abort(code)
@@ -162,6 +168,8 @@ class MpiCommunicator(Communicator):
 
     def close(self) -> None:
         """Free the duplicates. MPI itself ends with the process."""
+        if self.watch is not None:
+            self.watch.close()
         for comm in (self._comm, self._notices):
             if comm is not None and not self._mpi.Is_finalized():
                 comm.Free()
@@ -231,7 +239,7 @@ class _MpiRequest(Request):
         return True
 
     def wait(self) -> None:
-        wait_until(self.test, lambda: self._owner.check_present(self._peer, self._action))
+        wait_until(self.test, lambda: self._owner.check_present(self._peer, self._action), self._peer)
 
 
 def _nodes(mpi: ModuleType, world: MPI.Intracomm) -> list[int]:

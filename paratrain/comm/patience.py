@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 from paratrain.errors import CommunicationError
 
+WaitListener = Callable[[int | None, float], None]
+"""Is told, now and then, for which rank (-1: for others) this process waits and since how many seconds; None: no more."""
+
 # A wait first asks without pause, then gives the core to whoever wants it, then sleeps between questions: with more ranks
 # than cores, a waiting rank must not take the core from the one it waits for.
 _EAGER_TESTS = 50
@@ -16,6 +19,14 @@ _SLEEP_S = 0.0001
 # Between questions whether the other rank has left, and after one that it has: what it sent before may still arrive.
 _LOOK_FOR_LEFT_S = 0.05
 _GRACE_S = 0.5
+
+_listener: WaitListener | None = None
+
+
+def tell_waits(listener: WaitListener | None) -> None:
+    """Tell ``listener`` from now on of the long waits of this process; None: nobody."""
+    global _listener
+    _listener = listener
 
 
 def pauses() -> Iterator[float]:
@@ -32,19 +43,25 @@ def pauses() -> Iterator[float]:
             time.sleep(_SLEEP_S)
 
 
-def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = None) -> None:
+def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = None, peer: int | None = None) -> None:
     """Return when `is_done` says so. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
 
     `check` raises CommunicationError when waiting has become pointless; it is asked now and then, and believed when it
-    still says so half a second later.
+    still says so half a second later. `peer` is the rank that is waited for, None where it may be any.
     """
-    next_look_s, is_doubted = _LOOK_FOR_LEFT_S, False
+    next_look_s, is_doubted, is_told = _LOOK_FOR_LEFT_S, False, False
     for waited_s in pauses():
         if is_done():
+            if is_told and _listener is not None:
+                _listener(None, 0.0)
             return
-        if check is not None and waited_s >= next_look_s:
+        if waited_s >= next_look_s:
+            if _listener is not None:
+                is_told = True
+                _listener(-1 if peer is None else peer, waited_s)
             try:
-                check()
+                if check is not None:
+                    check()
                 next_look_s, is_doubted = waited_s + _LOOK_FOR_LEFT_S, False
             except CommunicationError:
                 if is_doubted:

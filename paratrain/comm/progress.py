@@ -19,13 +19,15 @@ class Progress:
     """Runs jobs, each as far as it comes without waiting, at most `limit` of them at a time.
 
     Jobs are begun in the order in which they were added. Jobs that exchange messages are added in the same order on all
-    ranks: then each rank sooner or later begins what the others wait for.
+    ranks: then each rank sooner or later begins what the others wait for. Jobs that wait for the condition ``uncounted`` have
+    nothing under way, and take no place.
     """
 
-    def __init__(self, communicator: Communicator, limit: int) -> None:
+    def __init__(self, communicator: Communicator, limit: int, uncounted: Condition | None = None) -> None:
         assert limit > 0
         self._communicator = communicator
         self._limit = limit
+        self._uncounted = uncounted
         self._begun: list[tuple[Condition, Work]] = []
         self._waiting: deque[Work] = deque()
 
@@ -41,8 +43,11 @@ class Progress:
                 still.append((is_answered, work))
             else:
                 self._resume(work, still)
-        while self._waiting and len(still) < self._limit:
+        taken = sum(1 for condition, _ in still if condition is not self._uncounted)
+        while self._waiting and taken < self._limit:
+            before = len(still)
             self._resume(self._waiting.popleft(), still)
+            taken += len(still) > before and still[-1][0] is not self._uncounted
         self._begun = still
         return not still
 

@@ -2,13 +2,14 @@
 
 A block is an anonymous file in memory (``memfd_create``), which the other ranks open through ``/proc`` and map. It has no
 name, so that the kernel frees it with the last process, even if all are killed; and it is not part of ``/dev/shm``, which
-containers often limit to 64 MB. Its pages are reserved when it is made: too little memory is an error then, instead of a
-SIGBUS at the first write.
+containers often limit to 64 MB. What is free is looked at before, and its pages are reserved when it is made: too little
+memory is an error then, instead of a SIGBUS, or the kernel's SIGKILL, at a write.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.available_memory import available_bytes
 from paratrain.comm.communicator import Array, Communicator
 
 __all__ = ["share"]
@@ -32,11 +34,11 @@ def share(communicator: Communicator, counts: Sequence[int], dtype: npt.DTypeLik
     sizes = [_padded_bytes(count * dtype.itemsize) for count in counts]
     total_bytes = sum(sizes)
     with contextlib.ExitStack() as opened:
-        offer, problem = (0, 0), ""
+        offer, problem = (0, 0, (0, 0)), _lacking(communicator, total_bytes)
         try:
-            handle = _new_file(max(total_bytes, 1))
+            handle = _new_file(1 if problem else max(total_bytes, 1))
             opened.callback(os.close, handle)
-            offer = (os.getpid(), handle)
+            offer = (os.getpid(), handle, _identity(handle))
         except OSError as error:
             problem = f"{total_bytes:,} bytes of shared memory cannot be had: {error.strerror}"
         offers = communicator.allgather_objects((offer, tuple(counts), problem))
@@ -76,9 +78,29 @@ def _new_file(byte_count: int) -> int:
     return handle
 
 
-def _map(process: int, handle: int) -> mmap.mmap:
+def _lacking(communicator: Communicator, byte_count: int) -> str:
+    """Why so many bytes for each rank of the node are too many; empty where there is room.
+
+    A control group's limit and the machine's memory are looked at first: where they are passed, the kernel kills.
+    """
+    free_bytes = available_bytes()
+    wanted_bytes = byte_count * communicator.local_size
+    if free_bytes is None or wanted_bytes < free_bytes:
+        return ""
+    return f"{wanted_bytes:,} bytes of shared memory for the ranks of this node are more than the {free_bytes:,} that are free"
+
+
+def _identity(handle: int) -> tuple[int, int]:
+    """What no other open file has: in another namespace of processes the same numbers name another file."""
+    status = os.fstat(handle)
+    return status.st_dev, status.st_ino
+
+
+def _map(process: int, handle: int, identity: tuple[int, int]) -> mmap.mmap:
     opened = os.open(f"/proc/{process}/fd/{handle}", os.O_RDWR | os.O_CLOEXEC)
     try:
+        if _identity(opened) != identity:
+            raise FileNotFoundError(errno.ENOENT, "its process is in another namespace")
         block = mmap.mmap(opened, 0)
     finally:
         os.close(opened)

@@ -52,7 +52,10 @@ class TreeExchange:
         return self._root
 
     def broadcast(self, array: Array) -> None:
-        """The root's `array` on every rank, received in place. A chunk is passed on while the next is received."""
+        """The root's `array` on every rank, received in place. A chunk is passed on while the next is received.
+
+        A parent sends to the child that it adds last first: that one has the most ranks below it, or is ready last.
+        """
         chunks = self._chunks(array)
         sends: list[Request] = []
         arriving: list[Request] = []
@@ -61,7 +64,7 @@ class TreeExchange:
         for index, chunk in enumerate(chunks):
             if arriving:
                 arriving[index].wait()
-            sends.extend(self._communicator.isend(chunk, child) for child in self._children)
+            sends.extend(self._communicator.isend(chunk, child) for child in reversed(self._children))
         for send in sends:
             send.wait()
 

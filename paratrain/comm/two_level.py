@@ -11,7 +11,7 @@ from paratrain.comm.flags import Flags
 from paratrain.comm.progress import Work
 from paratrain.comm.shared_sharded import SharedSharded
 
-__all__ = ["TwoLevel", "column_ranks"]
+__all__ = ["TwoLevel", "TwoLevelRing", "column_ranks"]
 
 MakeOuter = Callable[[Sequence[Part], Sequence[int]], Exchange]
 
@@ -57,6 +57,12 @@ class TwoLevel(Exchange):
         if self._outer is not None:
             yield from self._outer.spread(index)
         yield from self._inner.spread(index)
+
+
+class TwoLevelRing(TwoLevel):
+    """The same under the name of the exchange between the nodes, where that is a ring."""
+
+    name: ClassVar[str] = "ring"
 
 
 def column_ranks(node_of_rank: Sequence[int]) -> list[list[int]]:

@@ -20,6 +20,7 @@ class RingMemory:
     def __init__(self, places: Sequence[SyncedMemory]) -> None:
         self._places = list(places)
         self._current = places[0]
+        self.version = 0
 
     def replace(self, place: int, memory: SyncedMemory) -> None:
         """Put other memory, perhaps of another size, into a place that is not shown now."""
@@ -29,6 +30,7 @@ class RingMemory:
         """Turn to a place, whose host array has been written."""
         self._current = self._places[place]
         self._current.head = Head.AT_CPU  # whatever lies on a device belongs to an earlier batch
+        self.version += 1
 
     @property
     def count(self) -> int:
@@ -41,11 +43,18 @@ class RingMemory:
     def host(self) -> HostArray:
         return self._current.host()
 
+    @property
+    def arrangement(self) -> None:
+        """None: batches come in the plain order."""
+        return None
+
     def mutable_host(self) -> HostArray:
+        self.version += 1
         return self._current.mutable_host()
 
     def device(self, device: Device) -> Any:
         return self._current.device(device)
 
     def mutable_device(self, device: Device) -> Any:
+        self.version += 1
         return self._current.mutable_device(device)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from paratrain.comm.exchange import Exchange, Part
-from paratrain.comm.progress import Progress, Work
+from paratrain.comm.progress import Condition, Progress, Work
+from paratrain.data_parallel.automatic import Choice
 from paratrain.data_parallel.ranks import TreeRanks
 from paratrain.data_parallel.slices import Slice
 from paratrain.solvers import Solver
 from paratrain.solvers.shares import UpdatePart
 
-__all__ = ["DataParallel"]
+__all__ = ["DataParallel", "Watched"]
+
+Watched = Callable[[str, int, Work], Work]
 
 
 class DataParallel:
@@ -25,8 +30,9 @@ class DataParallel:
     are done (at the end where ``layer_wise_reduce`` is false). The owners update their parts as these come in, unless that
     needs all gradients; what they make goes to the other ranks while the next parts are still being summed.
 
-    The learned parameters are the root's: changes made to another rank's own copy between calls of ``step`` are lost. It is
-    a :class:`paratrain.solvers.callbacks.Callback` and, where several ranks own parts,
+    The learned parameters are the root's: changes made to another rank's own copy between calls of ``step`` are lost; where
+    the ranks of a node have one array in common, they are everybody's. It is a
+    :class:`paratrain.solvers.callbacks.Callback` and, where several ranks own parts,
     :class:`paratrain.solvers.shares.Shares`.
     """
 
@@ -34,8 +40,12 @@ class DataParallel:
         self._solver = solver
         self._ranks = ranks
         self._exchange = exchange
-        self._slices = slices
-        self._progress = Progress(ranks.communicator, exchange.most_slices)
+        self.slices = self._slices = slices
+        self._permit = (
+            threading.Event()
+        )  # to update, once this rank's backward pass has used the parameters for the last time
+        self._update_is_allowed: Condition = self._permit.is_set
+        self._progress = Progress(ranks.communicator, exchange.most_slices, uncounted=self._update_is_allowed)
         self._parts = [exchange.owned(index) for index in range(len(slices))]
         self._owned_by_rank: list[list[Part]] = ranks.communicator.allgather_objects(self.owned)
         self.is_spread = sum(map(bool, self._owned_by_rank)) > 1
@@ -44,11 +54,17 @@ class DataParallel:
         who = "each rank updates all" if self._all_own_all else "every rank updates a part"
         self.description = f"{exchange.name}, {way}, {who if self.is_spread else 'the root updates'}"
         """What a log says of it: ``tree, through shared memory, the root updates``."""
+        self.choice: Choice | None = None
+        """How it was chosen, and what is predicted of it, where somebody said."""
+        self.gradient_dtype = "float32"
+        """The form in which messages carry gradients."""
+        self.watched: Watched = _unwatched
+        """Takes "sum" or "spread", the number of a slice and the job, and returns the job: whoever notes its times sets this."""
         self._posted_count = self._updated_count = self._spread_count = 0
-        self._may_update = False
         self._update_part: UpdatePart = _nothing
         self._all_finite = True
-        self._is_fresh = False
+        self._fresh_at: int | None = None  # the iteration before which all ranks have the newest parameters
+        self._is_stepping = False
         solver.shares = self
         solver.add_callback(self)
         solver.mean_over_ranks = ranks.exchange.mean_scalars
@@ -61,33 +77,43 @@ class DataParallel:
     def on_start(self) -> None:
         """Bring the root's newest parameters, and its running statistics, to every rank."""
         parameters = self._solver.net.parameters
-        if self._is_fresh and len(self._solver.callbacks) == 1:
-            self._ranks.broadcast_statistics(parameters)
+        is_fresh, self._fresh_at = self._fresh_at == self._solver.iter, self._solver.iter + 1
+        if is_fresh and len(self._solver.callbacks) == 1:
+            if not self._ranks.averages_statistics:
+                self._ranks.share_statistics(parameters)
         else:  # a script may have changed them
             self._ranks.broadcast_parameters(parameters)
-        self._is_fresh = True
+        self._is_stepping = True
         self._posted_count = self._updated_count = self._spread_count = 0
-        self._may_update = False
+        self._permit.clear()
 
     def on_gradient_ready(self) -> None:
         """Give the slices to the exchange that have not been; sum all of them where the update needs that."""
+        self._is_stepping = False
         self._post(len(self._slices))
+        if self._ranks.averages_statistics:
+            self._ranks.share_statistics(self._solver.net.parameters)
         if not self._updates_by_parts:
             self._progress.finish("summing gradients")
 
     def on_finish(self) -> None:
         """Bring the last running statistics to every rank, which has the newest parameters already."""
-        self._ranks.broadcast_statistics(self._solver.net.parameters)
-        self._is_fresh = False
+        self._ranks.share_statistics(self._solver.net.parameters)
+        self._fresh_at = None
+        self._ranks.communicator.barrier()  # who ends now would be missed by those that still pass messages on
 
     def _after_backward(self, layer: int) -> None:
-        clock = self._solver.clock
-        if clock.sub_iteration == self._solver.parameter.iter_size - 1:
+        clock, parts, begin = self._solver.clock, self._solver.times.parts, time.perf_counter()
+        if self._is_stepping and clock.sub_iteration == self._solver.parameter.iter_size - 1:
             ready = self._posted_count
             while ready < len(self._slices) and self._slices[ready].ready_at >= layer:
                 ready += 1
             self._post(ready)
-            self._progress.poll()
+            if self._posted_count:
+                self._solver.activity.enter("exchange", "gradients")
+                self._progress.poll()
+            taken_s = time.perf_counter() - begin  # it is not spent on backward, which it interrupts
+            parts.exchange_s, parts.backward_s = parts.exchange_s + taken_s, parts.backward_s - taken_s
 
     def _post(self, stop: int) -> None:
         for index in range(self._posted_count, stop):
@@ -101,19 +127,20 @@ class DataParallel:
         if by_parts and self._exchange.sums_in_cache:
             # The others may read this rank's gradients from now on. The sum itself waits, to be used while it is in the cache.
             for condition in work:
-                yield lambda: self._may_update
+                yield self._update_is_allowed
                 yield condition
                 break
-        yield from work
+        yield from self.watched("sum", index, work)
         if by_parts:
-            yield lambda: self._may_update
+            yield self._update_is_allowed
             self._update(index)
-            yield from self._exchange.spread(index)
+            yield from self.watched("spread", index, self._exchange.spread(index))
 
     def _update(self, index: int) -> None:
         start, stop = self._parts[index]
-        if start < stop and not self._update_part(start, stop):
-            self._all_finite = False
+        if start < stop:
+            self._all_finite &= self._update_part(start, stop)
+            self._solver.activity.enter("exchange", "gradients")
         self._updated_count += 1
 
     @property
@@ -136,7 +163,7 @@ class DataParallel:
         """Update the parts of this rank, and give them to the exchange; others may be on their way when this returns."""
         self._update_part, self._all_finite = update_part, True
         if self._updates_by_parts:
-            self._may_update = True
+            self._permit.set()
             self._progress.finish("exchanging gradients", lambda: self._updated_count == len(self._slices))
         else:
             for index in range(len(self._slices)):
@@ -154,7 +181,7 @@ class DataParallel:
 
     def _spread(self, stop: int) -> None:
         for index in range(self._spread_count, stop):
-            self._progress.add(self._exchange.spread(index))
+            self._progress.add(self.watched("spread", index, self._exchange.spread(index)))
         self._spread_count = stop
         self._progress.poll()
 
@@ -174,3 +201,7 @@ class DataParallel:
 
 def _nothing(_start: int, _stop: int) -> bool:
     return True
+
+
+def _unwatched(_what: str, _index: int, work: Work) -> Work:
+    return work

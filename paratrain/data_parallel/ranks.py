@@ -8,8 +8,8 @@ import numpy as np
 
 from paratrain.blob import Memory
 from paratrain.comm import Communicator, TreeExchange
+from paratrain.comm.shared_board import SharedBoard
 from paratrain.net import Parameters
-from paratrain.solvers.ranks import Values
 from paratrain.topology.hosts import RankPlace, local_place, numa_of_rank, sharing_warnings
 from paratrain.topology.machine import MachineWarning
 from paratrain.topology.planner import plan_ranks
@@ -26,38 +26,54 @@ class TreeRanks:
         self.size = communicator.size
         self.tree = tree
         self.exchange = TreeExchange(communicator, tree)
+        self._board = SharedBoard.create(communicator, tree.root)
         self.communicator = communicator
         self.parameters_are_common = False
         """Whether all ranks have their parameters in the same memory."""
+        self.averages_statistics = False
+        """Whether the running statistics of all ranks are averaged; otherwise the root's are everybody's."""
         self._is_root = communicator.rank == tree.root
 
     def broadcast_parameters(self, parameters: Parameters) -> None:
-        """Bring the root's learnable parameters and running statistics to every rank."""
+        """Bring the root's learnable parameters to every rank, and see to the running statistics."""
         if self.parameters_are_common:  # nothing to send: the others only wait until the root is here
-            self.exchange.broadcast(np.zeros(1))
+            self.broadcast(np.zeros(1))
         else:
             self._broadcast(parameters.data)
-        self._broadcast(parameters.statistics)
+        self.share_statistics(parameters)
 
-    def broadcast_statistics(self, parameters: Parameters) -> None:
-        """Bring the root's running statistics to every rank."""
-        self._broadcast(parameters.statistics)
+    def share_statistics(self, parameters: Parameters) -> None:
+        """Bring the root's running statistics, or those of all ranks averaged, to every rank."""
+        if not self.averages_statistics:
+            self._broadcast(parameters.statistics)
+        elif parameters.statistics.count:
+            # In float64 the mean of equal float32 values is that value to the bit: to average again changes nothing.
+            means = parameters.statistics.host().astype(np.float64)
+            self.sum(means)
+            means /= self.size
+            parameters.statistics.mutable_host()[...] = means
 
     def _broadcast(self, memory: Memory) -> None:
-        self.exchange.broadcast(memory.host() if self._is_root else memory.mutable_host())
+        self.broadcast(memory.host() if self._is_root else memory.mutable_host())
 
     def sum(self, values: Any) -> None:
         """Replace a C-contiguous host array by its sum over the ranks, the same bits on each."""
-        self.exchange.reduce(values)
-        self.exchange.broadcast(values)
+        self.sum_to_root(values)
+        self.broadcast(values)
 
-    def sum_to_root(self, values: Values) -> None:
+    def sum_to_root(self, values: Any) -> None:
         """Replace the root's ``values`` by their sums over the ranks."""
-        self.exchange.reduce(values)
+        if self._board is not None and 0 < values.nbytes <= SharedBoard.CAPACITY:
+            self._board.reduce(values)
+        else:
+            self.exchange.reduce(values)
 
-    def broadcast(self, values: Values) -> None:
+    def broadcast(self, values: Any) -> None:
         """Replace ``values`` by the root's."""
-        self.exchange.broadcast(values)
+        if self._board is not None and 0 < values.nbytes <= SharedBoard.CAPACITY:
+            self._board.broadcast(values)
+        else:
+            self.exchange.broadcast(values)
 
     def share_texts(self, text: str) -> list[str]:
         """Every rank's text, in the order of the ranks."""

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 from paratrain.comm import create_communicator
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import LauncherEnvironment, launcher_environment
-from paratrain.errors import CommunicationError, ParatrainError
+from paratrain.errors import CommunicationError, OtherRankFailedError, ParatrainError
 
 T = TypeVar("T")
 
@@ -75,6 +75,8 @@ def agreed(communicator: Communicator, make: Callable[[], T]) -> T:
     except OSError as found:
         parts = (found.filename, found.strerror or found)
         error = ParatrainError(": ".join(str(part) for part in parts if part is not None))
+    except OtherRankFailedError:
+        pass  # that rank says why
     except (Exception, KeyboardInterrupt) as found:
         error = found
     agree(communicator, error)
@@ -117,10 +119,16 @@ def fail(communicator: Communicator, error: BaseException) -> NoReturn:
 
 
 def report(communicator: Communicator, error: BaseException) -> str:
-    """The text for an error on this rank: "paratrain: rank 2 of 4 on HOST: ..."."""
+    """The text for an error on this rank: "paratrain: rank 2 of 4 on HOST, at iteration 120, data of 'mnist': ...".
+
+    Where it was is told of ranks that are watched.
+    """
     if communicator.size == 1:
         return f"paratrain: {_text(error)}"
-    return f"paratrain: rank {communicator.rank} of {communicator.size} on {socket.gethostname()}: {_text(error)}"
+    place = f"rank {communicator.rank} of {communicator.size} on {socket.gethostname()}"
+    if communicator.watch is not None:
+        place += f", at {communicator.watch.activity}"
+    return f"paratrain: {place}: {_text(error)}"
 
 
 def install_excepthook(communicator: Communicator) -> None:

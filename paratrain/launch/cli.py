@@ -23,6 +23,7 @@ __all__ = ["main"]
 # Each verb is a module of this package with add_parser(subparsers); only the one that is asked for is imported.
 _VERBS = {
     "train": "train a network from a solver prototxt",
+    "launch": "start mpirun and its ranks, and go on from the newest snapshot after a failure",
     "test": "score a network with trained weights",
     "time": "time each layer of a network",
     "check": "say what is wrong with a net or a solver, and what it costs",

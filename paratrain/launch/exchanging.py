@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from paratrain.comm.choose import EXCHANGES
+from paratrain.comm.choose import AUTO, EXCHANGES
 from paratrain.launch import options
 
-__all__ = ["add_exchange"]
+__all__ = ["add_exchange", "wanted_exchange"]
 
 
 def add_exchange(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +15,15 @@ def add_exchange(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser,
         "exchange",
-        choices=EXCHANGES,
-        default="tree",
-        help="how ranks exchange gradients: up a tree to one root, which updates (default); sharded: every rank updates a part; "
-        "ring: the same, each rank talking to two neighbours; mpi: MPI's Allreduce, and every rank updates all",
+        choices=(AUTO, *EXCHANGES),
+        help="how ranks exchange gradients: auto: the way that is predicted to be the fastest (default; with --topology: tree); "
+        "tree: up a tree to one root, which updates; sharded: every rank updates a part; ring: the same, each rank talking to "
+        "two neighbours; mpi: MPI's Allreduce, and every rank updates all",
     )
+
+
+def wanted_exchange(arguments: argparse.Namespace) -> str:
+    """What ``--exchange`` says; where it says nothing, the saved tree if there is one, and else AUTO."""
+    if arguments.exchange is not None:
+        return str(arguments.exchange)
+    return AUTO if arguments.topology is None else "tree"

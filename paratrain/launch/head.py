@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from paratrain.comm.communicator import Communicator
-from paratrain.data_parallel import DataParallel, exchanged_bytes
+from paratrain.data_parallel import DataParallel, TreeRanks, exchanged_bytes
+from paratrain.data_parallel.batch_norm import describe_batch_norm
 from paratrain.solvers import Solver
 
 __all__ = ["log_head"]
@@ -41,11 +42,16 @@ def log_head(solver: Solver, communicator: Communicator, tree: str) -> None:
         parameters.data.count, _count(len(parameters.learnable), "blob"), parameters.statistics.count,
     )  # fmt: skip
     if isinstance(solver.shares, DataParallel):
-        down, up = exchanged_bytes(solver.net, size)
+        choice = solver.shares.choice
+        if choice is not None and choice.is_automatic:
+            logger.info("Exchange auto: %s", choice.describe())
+        down, up = exchanged_bytes(solver.net, size, solver.shares.gradient_dtype)
         logger.info(
             "Exchange: %s, in %s; in every step %s of gradients of each rank, and %s of parameters for it",
             solver.shares.description, _count(solver.shares.slice_count, "slice"), _bytes(up), _bytes(down),
         )  # fmt: skip
+    if isinstance(solver.ranks, TreeRanks) and (batch_norm := describe_batch_norm(solver.net, solver.ranks)):
+        logger.info("Batch normalization: %s", batch_norm)
 
 
 def _count(number: int, what: str) -> str:

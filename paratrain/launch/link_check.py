@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paratrain.comm import create_communicator
 from paratrain.comm.communicator import Communicator
@@ -131,7 +131,7 @@ def checked_tree(
         logger.info("Links: tested %d, %d bad", len(found.results), len(found.bad))
     if found.tree == planned.tree:
         return planned
-    return RankTree(found.tree, f"{describe_tree(found.tree)} (around bad links)")
+    return replace(planned, tree=found.tree, description=f"{describe_tree(found.tree)} (around bad links)")
 
 
 def verdicts(results: Sequence[LinkResult]) -> dict[tuple[int, int], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND
 from paratrain.comm.communicator import Communicator
 from paratrain.data.options import BAD_RECORD_MODES, DataOptions, default_worker_count
 from paratrain.errors import SnapshotError
@@ -106,9 +107,15 @@ def _rename(text: str) -> tuple[str, str]:
 
 
 def add_devices(parser: argparse.ArgumentParser, gpu_help: str) -> None:
-    """Add ``-gpu`` and ``--cpu``."""
+    """Add ``-gpu``, ``--cpu`` and ``--backend``."""
     add(parser, "gpu", metavar="0,1|all", help=gpu_help)
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU, whatever the solver says")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS.names(),
+        help=f"what computes (default: {DEFAULT_BACKEND}, or what the environment variable {BACKEND_VARIABLE} names); numpy "
+        "where it cannot be used",
+    )
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:

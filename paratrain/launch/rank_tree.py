@@ -9,9 +9,12 @@ from pathlib import Path
 
 from paratrain.comm.communicator import Communicator
 from paratrain.data_parallel import tree_by_places
+from paratrain.data_parallel.automatic import node_of_figures
 from paratrain.errors import TopologyError
 from paratrain.launch import options
+from paratrain.topology.files.saved import read_saved_machine
 from paratrain.topology.files.saved_tree import SavedTree, place_on_ranks, read_saved_tree
+from paratrain.topology.machine import Machine
 from paratrain.topology.tree import Tree
 from paratrain.topology.words import SHAPES
 
@@ -24,10 +27,14 @@ _MOST_RANKS = 16  # of which the log names each
 
 @dataclass(frozen=True)
 class RankTree:
-    """The tree over all ranks, with rank 0 as its root, and a line that says what it is like and where it comes from."""
+    """The tree over all ranks, with rank 0 as its root, and a line that says what it is like and where it comes from.
+
+    `machine` holds the figures of links, measured perhaps, of the file that it comes from; None where it is from no file.
+    """
 
     tree: Tree
     description: str
+    machine: Machine | None = None
 
 
 def add_topology(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +63,10 @@ def choose_tree(path: str | None, communicator: Communicator) -> RankTree:
         raise read
     saved = read_saved_tree(read, path)
     tree = place_on_ranks(saved, communicator.node_of_rank)
-    return RankTree(tree, f"{describe_tree(tree)} ({_origin(saved)})")
+    machine = read_saved_machine(read, path)
+    if set(saved.node_of_member) == {0}:
+        machine = node_of_figures(machine, saved.member_order)
+    return RankTree(tree, f"{describe_tree(tree)} ({_origin(saved)})", machine)
 
 
 def describe_tree(tree: Tree) -> str:

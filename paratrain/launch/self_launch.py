@@ -21,7 +21,7 @@ def launch_ranks(rank_count: int, command: Sequence[str]) -> NoReturn:
     CommunicationError if there is no mpirun.
     """
     mpirun = find_mpirun(os.environ)
-    arguments = mpirun_arguments(mpirun, mpirun_family(mpirun), rank_count, command, os.geteuid() == 0, _core_count())
+    arguments = mpirun_arguments(mpirun, mpirun_family(mpirun), rank_count, command, os.geteuid() == 0, own_core_count())
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(arguments[0], arguments)  # noqa: S606, an argument list, no shell
@@ -70,22 +70,39 @@ def mpirun_family(mpirun: Path) -> str:
 
 
 def mpirun_arguments(
-    mpirun: Path, family: str, rank_count: int, command: Sequence[str], is_root: bool, core_count: int
+    mpirun: Path,
+    family: str,
+    rank_count: int,
+    command: Sequence[str],
+    is_root: bool,
+    core_count: int,
+    *,
+    hosts: Sequence[str] = (),
+    options: Sequence[str] = (),
+    variables: Sequence[str] = (),
 ) -> list[str]:
-    """The command line that starts `command` on `rank_count` ranks of this machine.
+    """The command line that starts `command` on `rank_count` ranks of this machine, or of the `hosts`, each NAME:SLOTS.
 
     Open MPI wants to be told that root may run it and that there may be more ranks than cores; it also binds each of
-    one or two ranks to a single core, where a rank has threads for more. MPICH does neither.
+    one or two ranks to a single core, where a rank has threads for more, and takes no environment `variables` to other
+    machines by itself. MPICH does none of this. `options` come last, before `command`, as they are.
     """
     arguments = [str(mpirun), "-n", str(rank_count)]
     if family == "openmpi":
         arguments += ["--bind-to", "none"]
         if is_root:
             arguments.append("--allow-run-as-root")
-        if rank_count > core_count:
+        if rank_count > core_count and not hosts:
             arguments.append("--oversubscribe")
-    return [*arguments, *command]
+        if hosts:
+            arguments += ["--host", ",".join(hosts)]
+        for name in variables:
+            arguments += ["-x", name]
+    elif hosts:
+        arguments += ["-hosts", ",".join(hosts)]
+    return [*arguments, *options, *command]
 
 
-def _core_count() -> int:
+def own_core_count() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0))

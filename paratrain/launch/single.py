@@ -60,8 +60,10 @@ def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Op
 
 
 def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicator, seed: int) -> Opened:
+    backend = create_backend(arguments.backend)
     if communicator.rank == 0:
-        logger.info("Use CPU. (%s)", choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True))
+        reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True)
+        logger.info("Use CPU, %s. (%s)", backend.description, reason)
     parameter = upgrade_net(read_prototxt(arguments.file or arguments.model, NetParameter), logger.info)
     parameter.state.MergeFrom(NetState(phase=phase))
     options.set_state(parameter.state, arguments)
@@ -69,7 +71,7 @@ def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicato
     is_shared = size > 1 and can_be_dealt(parameter)
     tree = join_ranks(communicator) if size > 1 else None
     context = LayerContext(
-        create_backend(),
+        backend,
         phase,
         seed=seed,
         rank=rank,

@@ -18,7 +18,7 @@ from paratrain.topology.planning.plan import SHAPES
 from paratrain.topology.planning.simulation import Simulation
 from paratrain.topology.planning.view import view_of
 from paratrain.topology.show.draw import draw_plan, draw_warnings
-from paratrain.topology.show.draw_times import draw_comparison, draw_predictions, draw_simulation
+from paratrain.topology.show.draw_times import draw_comparison, draw_predictions, draw_simulation, draw_steps
 from paratrain.topology.show.style import Style
 
 __all__ = ["EXIT_WARNINGS", "add_parser", "byte_count", "run"]
@@ -209,6 +209,11 @@ def _picture(shown: Shown, is_compared: bool) -> str:
             parts += draw_comparison(shown.columns, style)
         else:
             parts += [line for column in shown.columns for line in draw_predictions(column, style)]
+            if not found.machine.gpus:
+                from paratrain.launch.step_times import predict_steps  # which needs NumPy
+
+                first = shown.asked.byte_counts[0]
+                parts += ["", *draw_steps(predict_steps(plan, first), first, style)]
     if shown.simulations:
         parts += ["", *draw_simulation(shown.simulations, style)]
     return "\n".join([*parts, *draw_warnings(view_of(plan).warnings, style)])

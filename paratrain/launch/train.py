@@ -10,28 +10,35 @@ import sys
 
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import launcher_environment
+from paratrain.backends import create_backend
 from paratrain.data_parallel import create_parallel_solver, exchanged_bytes
-from paratrain.errors import NotFiniteError, SnapshotError, SpoiltParametersError
+from paratrain.data_parallel.timeline import check_timeline_path
+from paratrain.errors import NotFiniteError, RanksDifferError, SnapshotError, SpoiltParametersError
 from paratrain.launch import options
 from paratrain.launch.abort import agree, agreed, connect, guard
+from paratrain.launch.batch_norm import add_batch_norm
+from paratrain.launch.batch_options import add_batches, batch_editor, set_passes
 from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
-from paratrain.launch.exchanging import add_exchange
+from paratrain.launch.exchanging import add_exchange, wanted_exchange
+from paratrain.launch.gradient_dtype import add_gradient_dtype
 from paratrain.launch.head import log_head
 from paratrain.launch.link_check import check_before_training, checked_tree
 from paratrain.launch.log_file import open_log_file
+from paratrain.launch.observing import Observers, add_observers, check_observers
 from paratrain.launch.overrides import override
 from paratrain.launch.rank_tree import RankTree, add_topology, choose_tree
+from paratrain.launch.reports import report_rank, report_training
 from paratrain.launch.resume import AUTO, add_keep, add_resume, find_state, prepare_keeper
 from paratrain.launch.self_launch import launch_ranks
 from paratrain.launch.shuffling import add_shuffle, shuffled
 from paratrain.launch.signals import EFFECTS, SignalWatch
+from paratrain.launch.stalls import activity_of, add_stalls, start_watching
 from paratrain.log import init_log
 from paratrain.metrics import MetricsWriter
 from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
 from paratrain.solvers import NetOptions, Solver, read_solver
-from paratrain.solvers.batches import divide_batches
 from paratrain.solvers.feeding import log_bad_records
 from paratrain.solvers.sentinel import NAN_MODES
 
@@ -52,6 +59,7 @@ _EXAMPLES = """\
   paratrain train solver.prototxt --shuffle window:20000
   paratrain train solver.prototxt --resume auto --keep 3 --keep-best accuracy
   mpirun -n 4 paratrain train solver.prototxt --exchange sharded
+  paratrain train solver.prototxt --timeline timeline.json.gz --timeline-steps 1:10
   mpirun -n 4 paratrain train solver.prototxt --topology plan.json       (saved by paratrain topology --save plan.json)
 """
 
@@ -79,6 +87,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_run(parser)
     add_topology(parser)
     add_exchange(parser)
+    add_gradient_dtype(parser)
+    add_batch_norm(parser)
+    add_stalls(parser)
+    add_observers(parser)
     parser.add_argument(
         "--check-links",
         action="store_true",
@@ -101,12 +113,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="give a field of the solver this value instead; may be given several times",
     )
-    parser.add_argument(
-        "--batch-mode",
-        choices=("per_rank", "global"),
-        default="per_rank",
-        help="whose batch_size the prototxt gives: that of each rank (default), or that of all, to be divided by them",
-    )
+    add_batches(parser)
     add_shuffle(parser)
     options.add(
         parser, "iterations", type=options.positive, metavar="N", help="train N more iterations at most, up to max_iter"
@@ -142,34 +149,40 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(
             "give one place to start from: -snapshot, --resume or -weights (--resume auto goes with -weights)"
         )
+    check_observers(arguments)
     if launcher_environment(os.environ) is None:
         rank_count = count_ranks(arguments.gpu, arguments.cpu)
         if rank_count > 1:
             launch_ranks(rank_count, [sys.executable, "-m", "paratrain", *arguments.command])
     communicator = connect()
+    report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
     # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
     parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
+    start_watching(arguments, communicator, parameter.snapshot_prefix)
     planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
     tree = planned
     if arguments.check_links:
-        tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=arguments.exchange))
+        tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=wanted_exchange(arguments)))
     solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree))
-    met_by_all: NotFiniteError | None = None
+    met_by_all: NotFiniteError | RanksDifferError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
     with guard(communicator), contextlib.closing(solver), SignalWatch(*effects) as solver.action_function:
+        observers = Observers(arguments, solver, communicator)
         if communicator.rank == 0:
             logger.info("Starting Optimization")
+            report_training(solver.iter)
         try:
             solver.solve()
         except SpoiltParametersError:  # met by the root alone, while the others wait for it
             raise
-        except NotFiniteError as error:
+        except (NotFiniteError, RanksDifferError) as error:
             met_by_all = error
         else:
             log_bad_records([solver.net, *solver.test_nets], solver.ranks)
             if communicator.rank == 0:
                 logger.info("Optimization Done.")
+        observers.finish()
     if met_by_all is not None:
         agree(communicator, met_by_all)
     communicator.close()
@@ -186,7 +199,7 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int
     gpu_mode = parameter.solver_mode == SolverParameter.GPU
     reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode)
     if is_root:
-        logger.info("Use CPU. (%s)", reason)
+        logger.info("Use CPU, %s. (%s)", create_backend(arguments.backend).description, reason)
         _compare_rank_count(arguments, rank_count)
     parameter.solver_mode = SolverParameter.CPU
     if arguments.weights is not None:
@@ -197,6 +210,8 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int
         )
     if is_root and parameter.snapshot_after_train:
         check_writable(parameter.snapshot_prefix, hdf5=parameter.snapshot_format == SolverParameter.HDF5)
+    if is_root and arguments.timeline is not None:
+        check_timeline_path(arguments.timeline)
     return parameter
 
 
@@ -216,20 +231,26 @@ def _create_solver(
     arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator, tree: RankTree
 ) -> Solver:
     state = find_state(arguments, parameter, communicator)
-    is_global = arguments.batch_mode == "global"
+    planned_passes = set_passes(arguments, parameter, communicator.size)
+    passes = parameter.iter_size  # a state that is restored may change the parameter's
     solver = create_parallel_solver(
         parameter,
         communicator,
+        backend=arguments.backend,
         net_options=NetOptions(
+            activity=activity_of(communicator),
             allow_python=arguments.allow_python,
             data=options.data_options(arguments, communicator),
             copy_rules=options.copy_rules(arguments),
             edit_train_net=lambda net: shuffled(
-                divide_batches(net, communicator.size) if is_global else net, arguments.shuffle
+                batch_editor(arguments, net, communicator.size, planned_passes, passes), arguments.shuffle
             ),
         ),
         tree=tree.tree,
-        exchange=arguments.exchange,
+        exchange=wanted_exchange(arguments),
+        machine=tree.machine,
+        gradient_dtype=arguments.exchange_dtype,
+        batch_norm=arguments.bn,
     )
     solver.sentinel.mode = arguments.nan
     solver.iteration_limit = arguments.iterations

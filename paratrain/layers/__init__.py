@@ -48,6 +48,7 @@ import paratrain.layers.memory_data
 import paratrain.layers.multinomial_logistic_loss
 import paratrain.layers.mvn
 import paratrain.layers.normalize
+import paratrain.layers.onednn
 import paratrain.layers.parameter
 import paratrain.layers.permute
 import paratrain.layers.pooling

@@ -64,6 +64,8 @@ class LayerContext:
     sum_over_ranks: Callable[[Any], None] = _alone
     """Replaces a C-contiguous host array by its sum over the ranks that train together, the same bits on each. All of
     them must call it, in the same order; only small arrays should be summed within a pass."""
+    normalizes_over_ranks: bool = False
+    """BatchNorm and BN take mean and variance over the batches of all ranks, as SyncBN does."""
 
 
 class Layer(abc.ABC):
@@ -90,6 +92,8 @@ class Layer(abc.ABC):
     """The first top has loss_weight 1 where the prototxt gives none."""
     is_data: ClassVar[bool] = False
     """It brings records in from outside: its time counts as waiting for data."""
+    writes_frozen_blobs: ClassVar[bool] = False
+    """It may write, in forward, those of ``self.blobs`` that have lr_mult 0: they count as running statistics."""
     statistic_blobs: frozenset[int] = frozenset()
     """The indices of those of ``self.blobs`` that are running statistics, which no solver updates (all three of
     BatchNorm): they are kept apart from the learnable ones. A layer may set its own in ``__init__`` or ``setup``."""
@@ -253,15 +257,25 @@ class Layer(abc.ABC):
 
 LAYERS: Registry[type[Layer]] = Registry("layer type")
 
+_OF_BACKENDS: dict[str, dict[str, type[Layer]]] = {}
+"""For each backend, the classes that stand in for those of LAYERS in float32 nets."""
+
 L = TypeVar("L", bound=type[Layer])
 
 
-def register_layer(name: str) -> Callable[[L], L]:
-    """Return a class decorator that enters a layer under the ``type`` a prototxt calls it by."""
+def register_layer(name: str, *, backend: str | None = None) -> Callable[[L], L]:
+    """Return a class decorator that enters a layer under the ``type`` a prototxt calls it by.
+
+    With ``backend`` the class, a subclass of the layer registered without, takes its place in float32 nets on this backend.
+    """
 
     def decorate(layer: L) -> L:
-        LAYERS.add(name, layer)
-        layer.type = name
+        if backend is None:
+            LAYERS.add(name, layer)
+            layer.type = name
+        else:
+            assert issubclass(layer, LAYERS.get(name))
+            _OF_BACKENDS.setdefault(backend, {})[name] = layer
         return layer
 
     return decorate
@@ -279,4 +293,6 @@ def create_layer(parameter: LayerParameter, context: LayerContext) -> Layer:
                 "have it. Remove the layer, or register a class for the type"
             ) from None
         raise LayerError(f"layer '{parameter.name}': {error}") from None
+    if context.dtype == np.float32:
+        kind = _OF_BACKENDS.get(context.backend.name, {}).get(parameter.type, kind)
     return kind(parameter, context)

@@ -9,6 +9,7 @@ from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
 from paratrain.layers.base import Layer, LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
+from paratrain.layers.rank_sums import RankSums
 from paratrain.proto import TEST, LayerParameter
 
 __all__ = ["BatchNormLayer"]
@@ -26,6 +27,10 @@ class BatchNormLayer(Layer):
 
     Gradient with batch statistics: dx = (dy - mean of dy - y mean of (dy y)) / sqrt(variance + eps); with stored ones
     dx = dy / sqrt(variance + eps). Works in place; x - mean is kept for backward, where there is one.
+
+    Where ``context.normalizes_over_ranks``, the batch is that of all ranks, and so are m, the means and the running sums:
+    n ranks of batch b give what one rank gives for the n batches together. A forward pass then adds up C + 1 and C + 1
+    numbers over the ranks, a backward pass 2 C + 1.
     Source: Ioffe, Szegedy, "Batch normalization", 2015, and Caffe's definition.
     """
 
@@ -46,6 +51,7 @@ class BatchNormLayer(Layer):
         self._fraction = batch_norm.moving_average_fraction
         self._eps = batch_norm.eps
         self._centred, self._scratch = Buffer(self.xp), Buffer(self.xp)
+        self._rank_sums = RankSums(self)
         self._inverse_std: Any = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -73,17 +79,19 @@ class BatchNormLayer(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x, y = self.xp, self.read(bottom[0]).reshape(self._sizes), self.write(top[0]).reshape(self._sizes)
         if self._use_stored:
-            total = float(self.blobs[2].read_data(None)[0])
-            factor = 1.0 / total if total != 0 else 0.0
+            weight = float(self.blobs[2].read_data(None)[0])
+            factor = 1.0 / weight if weight != 0 else 0.0
             mean, variance = self.read(self.blobs[0]) * factor, self.read(self.blobs[1]) * factor
             centred = y
             xp.subtract(x, mean[:, None], out=centred)
         else:
-            count = max(self._sizes[0] * self._sizes[2], 1)
-            mean = x.sum(axis=(0, 2)) / count
+            count, total = self._over_ranks(self._sizes[0] * self._sizes[2], x.sum(axis=(0, 2)))
+            count = max(count, 1)
+            mean = total / count
             centred = self._centred.get(self._sizes, x.dtype) if self.needs_backward else y
             xp.subtract(x, mean[:, None], out=centred)
-            variance = xp.einsum("ncs,ncs->c", centred, centred) / count
+            _, squares = self._over_ranks(0, xp.einsum("ncs,ncs->c", centred, centred))
+            variance = squares / count
             self._update_statistics(mean, variance * (count / (count - 1) if count > 1 else 1.0))
         self._inverse_std = 1.0 / xp.sqrt(variance + self._eps)
         xp.multiply(centred, self._inverse_std[:, None], out=y)
@@ -97,15 +105,21 @@ class BatchNormLayer(Layer):
         if self._use_stored:
             xp.multiply(top_diff, inverse_std[:, None], out=bottom_diff)
             return
-        count = max(self._sizes[0] * self._sizes[2], 1)
         centred = self._centred.get(self._sizes, top_diff.dtype)
-        mean_diff = top_diff.sum(axis=(0, 2)) / count
-        slope = xp.einsum("ncs,ncs->c", top_diff, centred) * (inverse_std * inverse_std / count)
+        products = xp.einsum("ncs,ncs->c", top_diff, centred)
+        count, diffs, products = self._over_ranks(self._sizes[0] * self._sizes[2], top_diff.sum(axis=(0, 2)), products)
+        count = max(count, 1)
+        mean_diff = diffs / count
+        slope = products * (inverse_std * inverse_std / count)
         common = self._scratch.get(self._sizes, top_diff.dtype) if bottom[0] is top[0] else bottom_diff
         xp.multiply(centred, slope[:, None], out=common)
         common += mean_diff[:, None]
         xp.subtract(top_diff, common, out=bottom_diff)
         bottom_diff *= inverse_std[:, None]
+
+    def _over_ranks(self, count: int, *sums: Any) -> list[Any]:
+        """Return ``count`` and the sums (C,), each added up over the ranks that the batch is spread over."""
+        return self._rank_sums.add(count, *sums) if self.context.normalizes_over_ranks else [count, *sums]
 
     def _update_statistics(self, mean: Any, variance: Any) -> None:
         for blob, value in zip(self.blobs, (mean, variance, 1.0), strict=True):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
 from paratrain.layers.base import Layer, LayerContext, register_layer
 from paratrain.layers.buffers import Buffer
 from paratrain.layers.learnable import add_learnable_blob
+from paratrain.layers.rank_sums import RankSums
 from paratrain.proto import TEST, LayerParameter
 from paratrain.proto.caffe_pb2 import BNParameter
 
@@ -38,7 +37,8 @@ class BNLayer(Layer):
 
     Fillers that are not given fill with 0, in both: files say ``slope_filler { value: 1 }``.
     Gradients: dslope = sum of dy h, dbias = sum of dy; dx = slope (dy - dbias / m - h dslope / m) / sqrt(variance + eps),
-    with stored statistics slope dy / sqrt(variance + eps). Works in place.
+    with stored statistics slope dy / sqrt(variance + eps). Works in place. Where ``context.normalizes_over_ranks``, the
+    batch is that of all ranks, as in SyncBN.
     """
 
     top_range = (1, 3)
@@ -59,6 +59,7 @@ class BNLayer(Layer):
         if not self._is_segnet:
             self.statistic_blobs = frozenset(range(4) if bn.frozen else (2, 3))
         self._kept, self._scratch = Buffer(self.xp), Buffer(self.xp)
+        self._rank_sums = RankSums(self)
         self._mean: Any = None
         self._inverse_std: Any = None
 
@@ -142,8 +143,13 @@ class BNLayer(Layer):
         bottom_diff *= factor
 
     def over_ranks(self, count: int, *sums: Any) -> list[Any]:
-        """Return ``count`` and the sums (C,), each added up over the ranks that the batch is spread over: here just one."""
-        return [count, *sums]
+        """Return ``count`` and the sums (C,), each added up over the ranks that the batch is spread over."""
+        return self._rank_sums.add(count, *sums) if self.is_over_ranks else [count, *sums]
+
+    @property
+    def is_over_ranks(self) -> bool:
+        """Whether the batch whose mean and variance are taken is that of all ranks."""
+        return self.context.normalizes_over_ranks
 
     @property
     def _is_frozen(self) -> bool:
@@ -193,16 +199,8 @@ class SyncBNLayer(BNLayer):
             raise self.error(
                 "bn_param has fields of SegNet's BN, which has no SyncBN; use slope_filler and bias_filler"
             )
-        self._exchanged = Blob((0,), np.float64)
 
-    def over_ranks(self, count: int, *sums: Any) -> list[Any]:
-        channels, blob = self._sizes[1], self._exchanged
-        blob.reshape(len(sums) * channels + 1)
-        packed = self.write(blob)
-        for index, values in enumerate(sums):
-            packed[index * channels : (index + 1) * channels] = values
-        packed[-1] = count
-        self.context.sum_over_ranks(blob.data)
-        total = int(blob.data[-1])
-        added = self.read(blob)[:-1].astype(self.blobs[0].dtype).reshape(len(sums), channels)
-        return [total, *added]
+    @property
+    def is_over_ranks(self) -> bool:
+        """Always."""
+        return True

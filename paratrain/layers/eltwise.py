@@ -75,7 +75,8 @@ class EltwiseLayer(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not any(propagate_down):
             return
-        xp, values, top_diff = self.xp, [self.read(blob) for blob in bottom], self.read_diff(top[0])
+        xp, top_diff = self.xp, self.read_diff(top[0])
+        values = [] if self._operation == EltwiseParameter.SUM else [self.read(blob) for blob in bottom]
         chosen = self._choose(values) if self._operation == EltwiseParameter.MAX else None
         for index, (blob, wanted) in enumerate(zip(bottom, propagate_down, strict=True)):
             if not wanted:

@@ -86,6 +86,7 @@ class PythonLayer(Layer):
 
     bottom_range = (0, None)
     top_range = (0, None)
+    writes_frozen_blobs = True
 
     @classmethod
     def deals_batches(cls, parameter: LayerParameter) -> bool:  # noqa: ARG003

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.blob import SyncedMemory
 from paratrain.data.hdf5 import is_hdf5
 from paratrain.errors import NetError, ShapeMismatchError
 from paratrain.net import hdf5_weights
@@ -107,6 +108,16 @@ class ArrayInterface:
         last = 0 if end is None else self._layer_index(end)
         self.backward_from_to(first, last)
         return {name: self._blob(name).diff for name in [*self.input_names, *(diffs or ())]}
+
+    def settle_arrays(self) -> None:
+        """Bring the newest values to the plain arrays that scripts have asked for before, and may hold on to.
+
+        A net whose context says ``keeps_arrays`` does so after each pass; others show new values to who asks anew.
+        """
+        for blob in self.blobs.values():
+            for memory in (blob.data_memory, blob.diff_memory):
+                if isinstance(memory, SyncedMemory):
+                    memory.settle()
 
     def set_input_arrays(self, data: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Give the net's MemoryData layer samples (n, C, H, W) and their n labels, to be handed out batch by batch.

@@ -16,6 +16,7 @@ from paratrain.layers.fields import misplaced_fields
 from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.copying import CopyRules
+from paratrain.net.fusion import Fusion
 from paratrain.net.parameters import Allocator, Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
@@ -85,6 +86,7 @@ class Net(ArrayInterface):
             if self.parameter.force_backward:
                 self._wiring.force_backward(self.layers)
             self._wiring.tell_layers(self.layers)
+            self._fusion = Fusion(self.layers, self._wiring.layers)
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
@@ -199,10 +201,13 @@ class Net(ArrayInterface):
     def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
         """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
         stop = len(self.layers) if end is None else end + 1
+        self._fusion.begin(start, stop, not self.debug_info)
         loss = 0.0
         with _quiet_overflow():
             for index in range(start, stop):
                 loss += self.forward_layer(index)
+        if self.context.keeps_arrays:
+            self.settle_arrays()
         return loss
 
     def forward_layer(self, index: int) -> float:
@@ -226,13 +231,17 @@ class Net(ArrayInterface):
 
     def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
         """Run layers ``start`` (the last where None) down to ``end`` backward. Parameter gradients are added to."""
+        first = len(self.layers) - 1 if start is None else start
+        self._fusion.begin_backward(first, end)
         with _quiet_overflow():
-            for index in range(len(self.layers) - 1 if start is None else start, end - 1, -1):
+            for index in range(first, end - 1, -1):
                 self.backward_layer(index)
                 if self.after_backward is not None:
                     self.after_backward(index)
             if self.debug_info and start is None and end == 0:
                 debug.whole_backward(self)
+        if self.context.keeps_arrays:
+            self.settle_arrays()
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward, if it needs it. Raises LayerError after a forward pass within ``forward_only``."""

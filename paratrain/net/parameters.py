@@ -95,7 +95,7 @@ class Parameters:
         if owner is not None:
             self._share(owner, layer, blob, spec)
             return
-        statistic = blob_index in layer.statistic_blobs
+        statistic = blob_index in layer.statistic_blobs or (layer.writes_frozen_blobs and spec.lr_mult == 0)
         entry = ParameterEntry(
             blob=blob,
             layer_name=layer.name,

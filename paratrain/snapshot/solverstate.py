@@ -121,13 +121,21 @@ def check_history(
             )
 
 
-def load_history(state: SavedState, parameters: Parameters, history: Sequence[Flat]) -> None:
-    """Copy the histories of a state that :func:`check_history` has passed into the flat arrays ``history``."""
+def load_history(
+    state: SavedState, parameters: Parameters, history: Sequence[Flat], owned: Sequence[tuple[int, int]]
+) -> None:
+    """Copy the histories of a state that :func:`check_history` has passed into the flat arrays ``history``, as far as they
+    lie in the parts ``owned``, each from its first number up to its second; the rest is left untouched, and takes no memory.
+    """
     entries = parameters.entries
     for index, saved in enumerate(state.history):
         entry, flat = entries[index % len(entries)], history[index // len(entries)]
         if not (entry.is_statistic or entry.is_frozen):
-            flat[entry.start : entry.stop] = saved.reshape(-1)
+            values = saved.reshape(-1)
+            for first, last in owned:
+                start, stop = max(first, entry.start), min(last, entry.stop)
+                if start < stop:
+                    flat[start:stop] = values[start - entry.start : stop - entry.start]
 
 
 def find_learned_net(state: SavedState, path: str | Path) -> Path | None:

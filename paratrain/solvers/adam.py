@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from paratrain.backends.base import AdamRule, UpdateRule
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 from paratrain.solvers.adagrad import no_delta
@@ -50,6 +51,9 @@ class AdamSolver(Solver):
     def delta_of_step(self) -> float:
         """What is added to sqrt(V) in this step."""
         return self.parameter.delta
+
+    def update_rule(self) -> UpdateRule | None:
+        return AdamRule(self.momentum, self.parameter.momentum2, self._correction, self._delta)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, and take it into M and V."""

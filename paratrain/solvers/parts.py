@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 from paratrain import snapshot as snapshots
 from paratrain.backends import Backend
+from paratrain.backends.base import UpdateRule
 from paratrain.errors import SolverError
 from paratrain.layers.base import Clock
 from paratrain.log import ProgressBar
@@ -74,7 +75,12 @@ class SolverParts(abc.ABC):
         self.metrics: MetricsWriter | None = None
         self.progress = False
         """Draw a progress bar in ``solve`` where stderr is a terminal."""
+        self.keeps_updates = parameter.snapshot_diff or (net_options is not None and net_options.keeps_arrays)
+        """Leave in ``diff`` what an update has subtracted, as Caffe does; it costs a pass over memory."""
         self.callbacks: list[Callback] = []
+        self.after_update: list[Callable[[], object]] = []
+        """Called on every rank when all ranks have the new parameters of an iteration, and ``iter`` counts it, before its
+        snapshot."""
         self.clock = Clock()
         self.times = StepTimes()
         self.smoothed = SmoothedLoss(parameter.average_loss)
@@ -149,6 +155,10 @@ class SolverParts(abc.ABC):
         """Fix what all pieces of an update have in common; ``rate`` is the learning rate of this iteration."""
         self.momentum = self.policies.momentum(self.iter, rate)
 
+    def update_rule(self) -> UpdateRule | None:
+        """The rule of this iteration's update, for backends that can make it in fewer passes; None for most types."""
+        return None
+
     @abc.abstractmethod
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, in place.
@@ -199,6 +209,11 @@ class SolverParts(abc.ABC):
             self.metrics.close()
         for net in (self.net, *self.test_nets):
             net.close()
+        # Those who joined this solver to others refer to it: without them its memory goes at once.
+        self.net.after_backward = None
+        self.callbacks.clear()
+        self.shares = RootUpdatesAll(self.flat_update.count, is_root=self.root_solver)
+        self.flat_update.shares = self.shares
 
     def is_due(self, interval: int) -> bool:
         """Whether something that is done every ``interval`` iterations is to be done now; 0 means never."""

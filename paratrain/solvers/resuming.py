@@ -98,7 +98,8 @@ def restore(solver: Solver, path: str) -> None:
     if model is not None:
         snapshots.load_weights(solver.net, model)
     if solver.shares.owned:
-        snapshots.load_history(state, solver.net.parameters, solver.flat_update.host_history())
+        history = solver.flat_update.host_history()
+        snapshots.load_history(state, solver.net.parameters, history, solver.shares.owned)
     solver.iter = solver.displayed_iter = state.iteration
     solver.current_step = state.current_step
     solver.sentinel.broken_off, solver.snapshot_iter = None, -1

@@ -54,6 +54,8 @@ class Sentinel:
     def __init__(self, net: Net, ranks: Ranks) -> None:
         self.mode = "stop"
         """One of NAN_MODES: "stop" raises NotFiniteError, "skip" leaves the update out."""
+        self.overflow_hint = ""
+        """What else may have spoilt a sum of gradients, those of each rank being finite."""
         self.gradient_is_finite = True
         """Whether the gradient of all ranks is, as far as this rank has looked."""
         self.broken_off: int | None = None
@@ -62,6 +64,8 @@ class Sentinel:
         self._net = net
         self._ranks = ranks
         self._report: str | None = None
+        self._place = 0
+        """How many layers had run before the one that the report is of."""
         self._statistics: Any = None
         self._carried: list[tuple[Blob, Any]] = []
 
@@ -82,7 +86,8 @@ class Sentinel:
     def see_loss(self, loss: float) -> None:
         """A pass has ended with ``loss``: the first that is not finite is looked into at once, while its blobs are there."""
         if not math.isfinite(loss) and self._report is None:
-            self._report = describe(self._net, find_in_forward(self._net), f"the loss is {loss:g}")
+            self._place, found = find_in_forward(self._net)
+            self._report = describe(self._net, found, f"the loss is {loss:g}")
 
     def allows_update(self, seen: int) -> bool:
         """Whether the losses of all ranks, which together have ``seen`` this, are finite."""
@@ -110,11 +115,14 @@ class Sentinel:
         if not seen & (_LOSS | _GRADIENT):
             return False
         if not seen & _LOSS:  # each rank looks for its part in the gradient
-            found = find_in_backward(self._net)
+            self._place, found = find_in_backward(self._net)
             self._report = describe(self._net, found, "the gradient is not finite") if found else None
         reports = self._ranks.share_texts(self._report or "")
-        rank = next((rank for rank, report in enumerate(reports) if report), None)
-        report = _OVERFLOW if rank is None else reports[rank]
+        places = self._ranks.share_texts(str(self._place))
+        # What is shared within a pass, as by SyncBN, spoils all ranks: it began where the first layer has met it.
+        named = (rank for rank, report in enumerate(reports) if report)
+        rank = min(named, key=lambda rank: int(places[rank]), default=None)
+        report = _OVERFLOW + self.overflow_hint if rank is None else reports[rank]
         where = f" on rank {rank} of {len(reports)}" if rank is not None and len(reports) > 1 else ""
         if self.mode == "stop":
             if any(self._ranks.share_texts("" if self.broken_off is None else "broken off")):
@@ -162,33 +170,38 @@ def find_in_parameters(net: Net, history: Sequence[Memory] = (), backend: Backen
     return ""
 
 
-def find_in_forward(net: Net) -> str:
-    """Name the first parameter or blob, in the order of the layers, that is not finite after a forward pass; else ""."""
-    for layer, tops, names in zip(net.layers, net.tops, net.top_names.values(), strict=True):
+def find_in_forward(net: Net) -> tuple[int, str]:
+    """Name the first parameter or blob, in the order of the layers, that is not finite after a forward pass; else "".
+
+    Before the name comes the count of the layers before.
+    """
+    for place, (layer, tops, names) in enumerate(zip(net.layers, net.tops, net.top_names.values(), strict=True)):
         for index, blob in enumerate(layer.blobs):
             if not _finite(blob.read_data(None)):
-                return f"parameter {layer.name}[{index}] of {_layer(layer)}, {_count(blob.read_data(None))}"
+                return place, f"parameter {layer.name}[{index}] of {_layer(layer)}, {_count(blob.read_data(None))}"
         for name, blob in zip(names, tops, strict=True):
             values = blob.read_data(None)
             if not _finite(values):
-                return f"blob '{name}', made by {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
-    return ""
+                return place, f"blob '{name}', made by {_layer(layer)}, {_count(values)}{_spoilt(net, values)}"
+    return len(net.layers), ""
 
 
-def find_in_backward(net: Net) -> str:
+def find_in_backward(net: Net) -> tuple[int, str]:
     """Run the backward pass of the last batch again; name the first gradient that is not finite, or "".
 
-    All layers are run, whatever is found: some wait for the other ranks.
+    Before the name comes the count of the layers that had run. All layers are run, whatever is found: some wait for the
+    other ranks.
     """
     net.clear_param_diffs()
-    found = ""
+    found, place = "", len(net.layers)
     for index in reversed(range(len(net.layers))):
         if not net.layers_needing_backward[index]:
             continue
         with np.errstate(all="ignore"):
             net.backward_layer(index)
-        found = found or _find_in_diffs(net, index)
-    return found
+        if not found and (found := _find_in_diffs(net, index)):
+            place = len(net.layers) - 1 - index
+    return place, found
 
 
 def _find_in_diffs(net: Net, index: int) -> str:

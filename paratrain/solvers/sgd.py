@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from paratrain.backends.base import MomentumRule, UpdateRule
 from paratrain.solvers.factory import register_solver
 from paratrain.solvers.solver import Solver
 from paratrain.solvers.warm_up import momentum_correction
@@ -27,6 +28,9 @@ class SGDSolver(Solver):
         """Fix the momentum of this iteration."""
         super().prepare_update(rate)
         self.momentum *= momentum_correction(self.parameter, self.iter)
+
+    def update_rule(self) -> UpdateRule | None:
+        return MomentumRule(self.momentum)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into V, and remember V in ``history[0]``."""

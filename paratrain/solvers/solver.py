@@ -68,6 +68,7 @@ class Solver(SolverParts):
             [loss] = self.mean_over_ranks([self.smoothed.value])
             self.info("Iteration %d, loss = %g", self.iter, loss)
         if self.testers and self.is_due(parameter.test_interval):
+            self.activity.enter("test")
             self._test_all(end)
         self.activity.enter("ending")
         self.keeper.wait()
@@ -86,6 +87,8 @@ class Solver(SolverParts):
             if self.asked & Action.STOP:
                 break
         if count > 0:
+            self.activity.iteration = self.iter
+            self.activity.enter("exchange", "statistics")
             self.call(callback.on_finish for callback in self.callbacks)
         self.times.pause()
 
@@ -98,7 +101,8 @@ class Solver(SolverParts):
         rate = self.lr if rate is None else rate
         self.prepare_update(rate)
         weight_decay = self.policies.weight_decay(self.iter)
-        norm = self.flat_update.begin(rate, weight_decay=weight_decay, iteration=self.iter, norms=norms)
+        rule = None if self.keeps_updates or self.parameter.debug_info else self.update_rule()
+        norm = self.flat_update.begin(rate, weight_decay=weight_decay, iteration=self.iter, norms=norms, rule=rule)
         if norm is not None:
             limit = self.parameter.clip_gradients
             self.info(

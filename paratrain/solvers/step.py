@@ -23,6 +23,7 @@ def iterate(solver: Solver) -> None:
     """
     parameter, times = solver.parameter, solver.times
     solver.clock.iteration = solver.activity.iteration = solver.iter
+    solver.activity.enter("clear", "gradients")
     solver.net.clear_param_diffs()
     if solver.is_due(parameter.test_interval) and (solver.iter > 0 or parameter.test_initialization):
         solver.test_all()
@@ -44,6 +45,7 @@ def iterate(solver: Solver) -> None:
     if update_together(solver, rate, is_displayed):
         solver.smoothed.take_back()  # displayed as it is, then left out by all ranks
     times.image_count += solver.images_per_iteration
+    times.step_count += 1
     if shown is not None:
         if solver.metrics is not None:
             figures = {**solver.spread, **times.figures(), "bad_records": solver.bad_record_count}
@@ -51,6 +53,8 @@ def iterate(solver: Solver) -> None:
         times.reset()
     solver.current_step = policies.current_step(solver.iter)
     solver.iter += 1
+    if solver.after_update:
+        solver.call(solver.after_update)
     if solver.root_solver:
         solver.keeper.check()
     if solver.is_due(parameter.snapshot) or solver.asked & Action.SNAPSHOT:

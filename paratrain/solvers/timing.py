@@ -61,6 +61,9 @@ class StepTimes:
     other_s: float = 0.0
     """Testing and snapshots: not a part of the training speed."""
     image_count: int = 0
+    step_count: int = 0
+    predicted_step_s: float | None = None
+    """What the cost model predicts for ``exchange_s + update_s`` of one step; None where it predicts nothing."""
     has_hinted: bool = False
     """Whether it has been said that training waits for data."""
 
@@ -85,11 +88,16 @@ class StepTimes:
         self.watch.pause()
 
     def figures(self) -> dict[str, float]:
-        """``images_per_s`` (0 before there is anything to divide by), the parts and ``data_share``."""
+        """``images_per_s`` (0 before there is anything to divide by), the parts and ``data_share``; and where there is a
+        prediction, ``exchange_predicted_s``, for as many steps as the parts were measured over.
+        """
         speed = self.image_count / self.training_s if self.training_s > 0 else 0.0
-        return {"images_per_s": speed, **asdict(self.parts), "data_share": self.data_share}
+        figures = {"images_per_s": speed, **asdict(self.parts), "data_share": self.data_share}
+        if self.predicted_step_s is not None:
+            figures["exchange_predicted_s"] = self.predicted_step_s * self.step_count
+        return figures
 
     def reset(self) -> None:
-        """Set all to zero but ``since_display``."""
+        """Set all to zero but ``since_display`` and the prediction."""
         self.watch.reset()
-        self.parts, self.other_s, self.image_count = Parts(), 0.0, 0
+        self.parts, self.other_s, self.image_count, self.step_count = Parts(), 0.0, 0, 0

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from paratrain.backends import Backend
+from paratrain.backends.base import FusedUpdate, UpdateRule
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.net import ParameterEntry, Parameters
 from paratrain.proto import SolverParameter
@@ -34,8 +35,8 @@ __all__ = [
     "regularize_l2",
 ]
 
-PIECE_COUNT = 32768
-"""Values in a piece: 128 KiB of float32, so that data, diff, two histories and a scratch piece fit a core's second-level cache.
+PIECE_COUNT = 65536
+"""Values in a piece: 256 KiB of float32, so that data, diff, two histories and a scratch piece fit a core's second-level cache.
 
 Smaller pieces cost more calls than the cache saves.
 """
@@ -146,6 +147,8 @@ class FlatUpdate:
         self._rates: dict[Run, float] = {}
         self._scale = 1.0
         self._weight_decay = 0.0
+        self._fused: FusedUpdate | None = None
+        self._fused_updates: dict[type[UpdateRule], FusedUpdate] = {}
 
     @property
     def needs_all_gradients(self) -> bool:
@@ -190,18 +193,26 @@ class FlatUpdate:
             return all(is_finite(diff[start:stop], xp) for start, stop in self.shares.owned if start < stop)
 
     def begin(
-        self, rate: float, *, weight_decay: float | None = None, iteration: int = 0, norms: Norms | None = None
+        self,
+        rate: float,
+        *,
+        weight_decay: float | None = None,
+        iteration: int = 0,
+        norms: Norms | None = None,
+        rule: UpdateRule | None = None,
     ) -> float | None:
         """Fix what a step is made with: the learning rate, the decay (that of the settings if None), the scale of gradients.
 
         ``diff`` holds the sum over ``iter_size`` passes. Where its L2 norm is above ``clip_gradients`` it is scaled down to
         that, then divided by ``iter_size`` (the order is Caffe's). Returns the norm where it was too large, else None.
         Layer-wise rates are worked out here too, from the scaled gradients (see paratrain.solvers.local_rates). ``norms``
-        are those of this gradient; None to measure them now.
+        are those of this gradient; None to measure them now. With a ``rule`` the backend may make the update by itself, and
+        then does not leave in ``diff`` what it subtracted.
         """
         norms = self.measure() if norms is None else norms
         self._weight_decay = self._settings.weight_decay if weight_decay is None else weight_decay
         self._scale = 1.0 / self._settings.iter_size
+        self._begin_fused(rule)
         clipped_norm, limit = None, self._settings.clip_gradients
         if norms.whole is not None and norms.whole > limit:
             self._scale *= limit / norms.whole
@@ -222,6 +233,18 @@ class FlatUpdate:
             }
         return clipped_norm
 
+    def _begin_fused(self, rule: UpdateRule | None) -> None:
+        """Let the backend make the updates of this step, where it has one for the rule and the decay is part of the gradient."""
+        is_l2 = self._settings.regularization_type == "L2" or not self._weight_decay
+        self._fused = None
+        if rule is not None and is_l2 and not self._decoupled_decay:
+            dtype = self._parameters.data.dtype
+            self._fused = self._fused_updates.get(type(rule)) or self._backend.fused_update(rule, dtype)
+        if self._fused is not None and rule is not None:
+            self._fused_updates[type(rule)] = self._fused
+            parameters, history = self._parameters, [self._array(memory) for memory in self.history]
+            self._fused.begin(rule, self._array(parameters.data), self._array(parameters.diff), history)
+
     def _cosines(self, diff_norms: Sequence[float]) -> list[float]:
         """For each run the cosine of the angle between gradient and first history; 0 where either is 0."""
         diff, history = self._array(self._parameters.diff), self._array(self.history[0])
@@ -240,7 +263,7 @@ class FlatUpdate:
     ) -> bool:
         """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
 
-        Afterwards ``diff`` holds what was subtracted, as in Caffe. A ``guarded`` update looks at each piece of the gradient
+        Afterwards ``diff`` holds what was subtracted, as in Caffe, unless the step has a rule. A ``guarded`` update looks at each piece of the gradient
         first; it is broken off before the first that is not finite, and returns False.
         """
         with without_warnings():
@@ -256,6 +279,9 @@ class FlatUpdate:
             if guarded and not math.isfinite(xp.dot(diff_piece, diff_piece)) and not is_finite(diff_piece, xp):
                 return False
             rate, decay = self._rates[run], self._weight_decay * run.decay_mult
+            if self._fused is not None:
+                self._fused.run(piece.start, piece.stop, rate=rate, decay=decay, scale=self._scale)
+                continue
             if self._scale != 1.0:
                 xp.multiply(diff_piece, self._scale, out=diff_piece)
             if decay and not self._decoupled_decay:

@@ -31,7 +31,7 @@ def test_a_run_from_a_solver_to_a_caffemodel(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     lines = messages(done)
-    assert lines[0] == "Use CPU. (solver_mode: CPU)"
+    assert re.fullmatch(r"Use CPU, (numpy|oneDNN) .*\. \(solver_mode: CPU\)", lines[0])
     assert "Effective batch: 32 images = batch_size 32 x iter_size 1 x 1 ranks" in lines
     assert lines[-2:] == ["Optimization Done.", "Optimization Done."]
     order = ["Solver scaffolding done.", "Starting Optimization", "Solving small", "Learning Rate Policy: fixed"]
@@ -117,11 +117,11 @@ def test_a_stage_chooses_layers(folder: Path) -> None:
 
 def test_the_cpu_is_used_and_the_log_says_why(folder: Path) -> None:
     asked = run(folder, "train", write_solver(folder, "solver_mode: GPU\nmax_iter: 1\n"), "--cpu")
-    assert messages(asked)[0] == "Use CPU. (--cpu)"
+    assert re.fullmatch(r"Use CPU, (numpy|oneDNN) .*\. \(--cpu\)", messages(asked)[0])
     gpu_mode = run(folder, "train", write_solver(folder, "solver_mode: GPU\nmax_iter: 1\n"))
     assert gpu_mode.returncode == 0
     assert re.match(
-        r"Use CPU\. \((no NVIDIA GPU: .*|this version of paratrain has no GPU backend.*)\)", messages(gpu_mode)[0]
+        r"Use CPU, .*\. \((no NVIDIA GPU: .*|this version of paratrain has no GPU backend.*)\)", messages(gpu_mode)[0]
     )
 
 

@@ -30,6 +30,7 @@ def test_fields_the_seed_and_the_length_of_a_run(folder: Path) -> None:
     settings = ["--set", "display=1", "--set=base_lr=0.5", "--seed", "11", "-iterations", "2"]
     first = paratrain_here(folder, "train", solver, *settings, "--set", "snapshot_prefix=a")
     assert first.returncode == 0, first.stderr
+    assert "Exchange" not in first.stderr  # one rank has nobody to exchange with
     shown = [line for line in messages(first) if line.startswith("Iteration")]
     assert [line.split()[1].rstrip(",") for line in shown if "iter/s" in line] == ["0", "1"]
     assert "Iteration 0, lr = 0.5" in shown
@@ -91,10 +92,19 @@ def test_the_numbers_of_the_run(folder: Path, mpirun: str) -> None:
     assert f"Parameters: {count} learnable values in 6 blobs, 0 values of running statistics" in lines
     size = f"{count * 4 / 1000:.4g} kB"
     assert (
-        "Exchange: tree, through shared memory, the root updates, in 1 slice; "
+        "Exchange: sharded, through shared memory, every rank updates a part, in 1 slice; "
         f"in every step {size} of gradients of each rank, and {size} of parameters for it" in lines
     )
+    time = r"[\d.]+ [um]?s"
+    [chosen] = [line for line in lines if line.startswith("Exchange auto: ")]
+    assert re.fullmatch(
+        f"Exchange auto: sharded, predicted to take {time} a step, update included; (tree|ring|mpi) {time}"
+        f", (tree|ring|mpi) {time}, (tree|ring|mpi) {time}",
+        chosen,
+    )
     figures = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    each, later = (line["exchange_predicted_s"] for line in figures)  # of iteration 0, and of 1 and 2
+    assert later == pytest.approx(2 * each) != 0
     for line in figures:
         assert line["loss_min"] < line["loss_max"]
         assert line["loss"] == pytest.approx((line["loss_min"] + line["loss_max"]) / 2)

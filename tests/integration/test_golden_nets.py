@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pytest
 
 import paratrain as caffe
+from paratrain.backends import BACKEND_VARIABLE, BACKENDS
+from tests.optional import need_backend
 from tests.paths import GOLDEN
 
 TOLERANCE = 1e-3
@@ -51,7 +53,12 @@ def _fill_data(net: caffe.Net, class_count: int) -> str:
 
 @pytest.mark.parametrize("name", ["lenet", "cifar10_quick"])
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
-def test_a_network_agrees_with_caffe(name: str, phase: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS.names())
+def test_a_network_agrees_with_caffe(
+    name: str, phase: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_backend(backend)
+    monkeypatch.setenv(BACKEND_VARIABLE, backend)
     recorded = json.loads((GOLDEN / "nets" / f"{name}.json").read_text())[phase]
     net = caffe.Net(GOLDEN / "nets" / f"{name}.prototxt", getattr(caffe, phase))
 

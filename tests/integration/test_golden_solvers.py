@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 import paratrain as caffe
+from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND
+from tests.optional import need_backend
 from tests.paths import GOLDEN
 
 RUNS = sorted(path.name.removesuffix(".solver.prototxt") for path in (GOLDEN / "solvers").glob("*.solver.prototxt"))
+ON_EACH_BACKEND = ["adam", "sgd", "sgd_bn", "sgd_iter_size"]
+"""Runs that are followed on every backend; the others on the default one."""
 STATES = sorted(path.name.removesuffix("_iter_30.solverstate") for path in (GOLDEN / "solvers").glob("*.solverstate"))
 
 
@@ -35,8 +39,16 @@ def test_there_are_runs_to_follow() -> None:
     assert STATES == ["adam", "rmsprop", "sgd", "sgd_bn"]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_training_run_is_followed(name: str, run_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, DEFAULT_BACKEND) for name in RUNS]
+    + [(name, other) for other in BACKENDS.names() if other != DEFAULT_BACKEND for name in ON_EACH_BACKEND],
+)
+def test_a_training_run_is_followed(
+    name: str, backend: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_backend(backend)
+    monkeypatch.setenv(BACKEND_VARIABLE, backend)
     recorded = np.load(f"{name}.npz")
     expected = recorded["loss"]
     solver = caffe.get_solver(f"{name}.solver.prototxt")

@@ -14,7 +14,7 @@ from paratrain.topology.sources.find import find_machine
 from tests.integration.cli import COMMAND, ENVIRONMENT, SMALL_NET, paratrain, paratrain_here, write_solver
 from tests.paths import DATA
 
-VERBS = ["train", "test", "time", "check", "upgrade_net", "upgrade_solver", "device_query", "topology"]
+VERBS = ["train", "launch", "test", "time", "check", "upgrade_net", "upgrade_solver", "device_query", "topology"]
 DATA_VERBS = ["convert_imageset", "convert_folder", "convert_mnist", "convert_cifar", "compute_image_mean", "data"]
 
 
@@ -62,7 +62,7 @@ def test_every_example_of_the_help_works(verb: str, examples_folder: Path, mpiru
             continue  # it needs a GPU
         start = words.index("paratrain")
         launcher = [mpirun, *words[1:start]] if start else []
-        if launcher or {"-gpu", "--log-dir"} & set(words):
+        if launcher or words[start + 1] == "launch" or {"-gpu", "--log-dir"} & set(words):
             command = [*launcher, *COMMAND, *words[start + 1 :]]
             done = subprocess.run(
                 command, cwd=examples_folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-OPTIONAL_LIBRARIES = ("mpi4py", "lmdb", "cupy", "pynvml", "h5py", "cv2", "plyvel", "matplotlib", "sklearn")
+OPTIONAL_LIBRARIES = ("mpi4py", "ml_dtypes", "lmdb", "cupy", "pynvml", "h5py", "cv2", "plyvel", "matplotlib", "sklearn")
 
 # Run without the checkout on the path, unless the test puts it there.
 FIND_DATA = """
@@ -95,7 +95,7 @@ def test_metadata(wheel: Path) -> None:
     assert "paratrain = paratrain.launch.cli:main" in entry_points
     required = [value for value in fields.get_all("Requires-Dist", []) if "extra ==" not in value]
     names = {value.split(">")[0].strip() for value in required}
-    assert names == {"numpy", "protobuf", "lmdb", "mpi4py", "nvidia-ml-py", "tqdm"}
+    assert names == {"numpy", "protobuf", "lmdb", "mpi4py", "ml_dtypes", "nvidia-ml-py", "tqdm"}
     extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "draw", "demo", "test", "dev"}
     assert set(fields.get_all("Provides-Extra", [])) == extras
 

@@ -14,6 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from paratrain.topology.costs.cluster import Cluster
+from paratrain.topology.costs.training_step import StepWork, predict_step
+from paratrain.topology.machine import CpuRank, Machine
+from paratrain.topology.planner import plan_ranks
+from paratrain.topology.words import duration
 from tests.integration.cli import COMMAND, ENVIRONMENT, SMALL_NET, error, paratrain, paratrain_here
 from tests.paths import DATA
 
@@ -245,3 +250,17 @@ def test_a_tree_of_ranks_over_several_nodes_is_made_of_messages() -> None:
     assert {edge["transport"] for edge in edges} == {"mpi"}
     edges = json.loads(shown("--ranks", "4", "--json"))["tree"]["edges"]
     assert {edge["transport"] for edge in edges} == {"shared"}
+
+
+def test_ranks_on_cores_see_what_the_automatic_exchange_compares() -> None:
+    """One node, and two; the time in the last column is the sum of the others."""
+    for options, ranks in ((("--ranks", "4"), 4), (("--ranks", "2", "--nodes", "2"), 4)):
+        lines = shown(*options, "--bytes", "8M").partition("Predicted for a training step with 8 MB of parameters")[2]
+        rows = {line[4:].split()[0]: line for line in lines.splitlines()[2:]}
+        assert list(rows) == ["tree", "sharded", "ring", "mpi"]
+        assert [name for name, line in rows.items() if line.startswith("  * ")] == ["sharded"]
+        nodes = [Machine(cpu_ranks=tuple(map(CpuRank, range(ranks // count)))) for count in (len(options) // 2,)]
+        cluster = Cluster(tuple(nodes * (len(options) // 2)))
+        found = predict_step("sharded", cluster, plan_ranks([0] * 4), StepWork(8_000_000, 4 * 128 * 1024 * 4))
+        assert rows["sharded"].endswith(duration(found.total_s))
+    assert "training step" not in shown("--machine", "hgx-a100")  # GPUs exchange otherwise

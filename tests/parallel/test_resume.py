@@ -16,7 +16,7 @@ LAST = 12
 
 
 @pytest.mark.parametrize(
-    ("ranks", "exchange"), [(1, "tree"), (2, "tree"), (3, "tree"), (3, "sharded"), (2, "ring"), (2, "mpi")]
+    ("ranks", "exchange"), [(1, "tree"), (2, "tree"), (3, "tree"), (3, "auto"), (2, "ring"), (2, "mpi")]
 )
 def test_stop_and_resume_is_the_uninterrupted_run(
     ranks: int, exchange: str, mnist_folder: Path, tmp_path: Path, mpirun: str

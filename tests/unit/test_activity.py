@@ -15,11 +15,23 @@ def test_says_where_it_is_and_counts() -> None:
     assert (str(activity), activity.count) == ("iteration 7, update", 2)
 
 
-def test_tells_a_listener_what_begins() -> None:
-    heard: list[tuple[str, str]] = []
+def test_tells_its_listeners_what_begins() -> None:
+    heard: list[tuple[str, str, str]] = []
+
+    def first(phase: str, name: str) -> None:
+        heard.append(("first", phase, name))
+
     activity = Activity()
     activity.enter("data", "mnist")
-    activity.listener = lambda phase, name: heard.append((phase, name))
+    activity.add_listener(first)
     activity.enter("forward", "conv1")
+    activity.add_listener(lambda phase, name: heard.append(("second", phase, name)))
     activity.enter("update")
-    assert heard == [("forward", "conv1"), ("update", "")]
+    activity.remove_listener(first)
+    activity.enter("test")
+    assert heard == [
+        ("first", "forward", "conv1"),
+        ("first", "update", ""),
+        ("second", "update", ""),
+        ("second", "test", ""),
+    ]

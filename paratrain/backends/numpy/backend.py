@@ -52,6 +52,10 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         self.scratch = Scratch()
 
+    @property
+    def description(self) -> str:
+        return f"numpy {np.__version__}"
+
     def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
         if DepthwiseConvolution.suits(geometry):
             return DepthwiseConvolution(geometry, dtype, self.scratch)

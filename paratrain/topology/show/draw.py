@@ -36,7 +36,7 @@ def draw_plan(
         parts += _tree(view, style)
     if plan.shape == "sharded":
         parts += wrapped(
-            f"  {len(plan.trees)} trees on shards, each with another root, are faster still; training uses this one"
+            f"  {len(plan.trees)} trees on shards, each with another root, are faster still; --exchange tree uses this one"
         )
     if with_times:
         if view.edges and plan.predictions:

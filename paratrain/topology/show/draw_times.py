@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from paratrain.topology.costs.cost import Prediction
+from paratrain.topology.costs.training_step import StepPrediction
 from paratrain.topology.planning.simulation import Simulation
 from paratrain.topology.show.style import PLAIN, Style, wrapped
 from paratrain.topology.words import duration, plural, size, table
@@ -55,6 +56,18 @@ def draw_comparison(columns: Sequence[Sequence[Prediction]], style: Style = PLAI
     yield from wrapped(
         f"  * the fastest; times {style.about}{columns[0][0].uncertainty:.0%}; figures of the links: {origins}"
     )
+
+
+def draw_steps(predictions: Sequence[StepPrediction], byte_count: int, style: Style = PLAIN) -> Iterator[str]:
+    """The predicted times of the exchanges of a training step as a table, the first of the fastest marked."""
+    yield style.title(f"Predicted for a training step with {size(byte_count)} of parameters and SGD, update included:")
+    rows = [["--exchange", "sum", "update", "spread", "together"]]
+    for one in predictions:
+        times = (one.sum_s, one.update_s, one.spread_s, one.total_s)
+        rows.append([one.exchange, *map(duration, times)])
+    best = min(range(len(predictions)), key=lambda at: predictions[at].total_s)
+    for at, line in enumerate(table(rows, right=range(1, 5))):
+        yield style.good(f"  * {line}") if at == best + 1 else f"    {line}"
 
 
 def draw_simulation(rows: Sequence[Simulation], style: Style = PLAIN) -> Iterator[str]:

@@ -100,3 +100,83 @@ def test_memory_of_somebody_else_is_used_in_place() -> None:
     assert window[0] == 9
     with pytest.raises(AssertionError):
         SyncedMemory(5, host=window)
+
+
+class Reversed:
+    """An arrangement that keeps values in the opposite order; it counts how often they are asked for in plain order."""
+
+    def __init__(self, values: npt.ArrayLike) -> None:
+        self.values = np.asarray(values, np.float32)
+        self.conversions = 0
+
+    def write_plain(self, host: npt.NDArray[Any]) -> None:
+        self.conversions += 1
+        host[: len(self.values)] = self.values[::-1]
+
+
+def test_arranged_values_are_put_in_plain_order_once_and_only_when_asked_for() -> None:
+    memory, arrangement = SyncedMemory(3), Reversed([3, 2, 1])
+    memory.arrange(arrangement)
+    assert memory.head is Head.ARRANGED
+    assert memory.arrangement is arrangement
+    assert arrangement.conversions == 0
+    for _ in range(3):
+        np.testing.assert_array_equal(memory.host(), [1, 2, 3])
+    assert arrangement.conversions == 1
+    assert memory.head is Head.SYNCED
+    assert memory.arrangement is arrangement, "reading changes nothing"
+
+
+def test_writing_plain_values_puts_an_arrangement_out_of_date() -> None:
+    memory, arrangement = SyncedMemory(3), Reversed([3, 2, 1])
+    memory.arrange(arrangement)
+    before = memory.version
+    memory.mutable_host()[0] = 7
+    assert memory.version > before
+    assert memory.arrangement is None
+    np.testing.assert_array_equal(memory.host(), [7, 2, 3])
+    memory.arrange(memory.kept_arrangement)  # its buffer may be written anew
+    np.testing.assert_array_equal(memory.host(), [1, 2, 3])
+
+
+def test_an_arrangement_beside_the_plain_values() -> None:
+    memory = SyncedMemory(2)
+    memory.mutable_host()[...] = [1, 2]
+    arrangement = Reversed([2, 1])
+    memory.add_arrangement(arrangement)
+    assert memory.arrangement is arrangement
+    np.testing.assert_array_equal(memory.host(), [1, 2])
+    assert arrangement.conversions == 0
+
+
+def test_arranged_values_may_be_fewer_than_the_memory_holds() -> None:
+    memory = SyncedMemory(4)
+    memory.mutable_host()[...] = 9
+    memory.arrange(Reversed([2, 1]))
+    np.testing.assert_array_equal(memory.host(), [1, 2, 9, 9])
+
+
+def test_settled_memory_may_be_written_through_an_array_held_for_long() -> None:
+    memory = SyncedMemory(2)
+    memory.arrange(Reversed([2, 1]))
+    memory.settle()
+    assert memory.head is Head.ARRANGED, "nobody has asked for a plain array"
+    held = memory.host()
+    memory.arrange(Reversed([4, 3]))
+    memory.settle()
+    np.testing.assert_array_equal(held, [3, 4])
+    assert memory.arrangement is None
+
+
+def test_slices_of_arranged_memory_are_plain() -> None:
+    memory = SyncedMemory(3)
+    part = MemorySlice(memory, 1, 3)
+    memory.arrange(Reversed([3, 2, 1]))
+    np.testing.assert_array_equal(part.host(), [2, 3])
+    assert part.arrangement is None
+    part.mutable_host()[...] = 0
+    np.testing.assert_array_equal(memory.host(), [1, 0, 0])
+
+
+def test_plain_arrays_begin_at_a_cache_line() -> None:
+    assert all(SyncedMemory(count).host().ctypes.data % 64 == 0 for count in (1, 7, 1000, 100_000))

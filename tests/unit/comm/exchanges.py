@@ -31,15 +31,20 @@ def slices_of(count: int, step: int) -> list[Part]:
     return [(start, min(start + step, count)) for start in range(0, count, step)][::-1]
 
 
-def make_exchange(kind: str, communicator: Communicator, count: int, step: int, dtype: str = "f4") -> Exchange:
+def make_exchange(
+    kind: str, communicator: Communicator, count: int, step: int, dtype: str = "f4", sent: str = "float32"
+) -> Exchange:
+    """Gradients are sent as `sent`, where any are."""
     slices, scale = slices_of(count, step), 1.0 / communicator.size
     if kind in (*MESSAGES, "mpi"):
         arrays = FlatArrays(np.zeros(count, dtype), np.zeros(count, dtype))
         if kind == "tree":
-            return MessageTree(communicator, arrays, slices, scale, tree=binomial(communicator.size))
+            tree = binomial(communicator.size)
+            return MessageTree(communicator, arrays, slices, scale, tree=tree, gradient_dtype=sent)
         if kind == "mpi":
             return Allreduce(communicator, arrays, slices, scale)
-        return (MessageSharded if kind == "sharded" else MessageRing)(communicator, arrays, slices, scale)
+        form = MessageSharded if kind == "sharded" else MessageRing
+        return form(communicator, arrays, slices, scale, gradient_dtype=sent)
     shared = share(communicator, [count if communicator.local_rank == 0 else 0, count], dtype)
     counters = share(communicator, [Flags.length(len(slices))], np.int64)
     assert not isinstance(shared, str)
@@ -54,10 +59,11 @@ def make_exchange(kind: str, communicator: Communicator, count: int, step: int, 
 
     def outer(parts: Sequence[Part], ranks: Sequence[int]) -> Exchange:
         if kind == "two levels, tree":
-            return MessageTree(communicator, arrays, parts, scale, tree=binomial(len(ranks)), ranks=ranks)
+            tree = binomial(len(ranks))
+            return MessageTree(communicator, arrays, parts, scale, tree=tree, ranks=ranks, gradient_dtype=sent)
         if kind == "two levels, ring":
-            return MessageRing(communicator, arrays, parts, scale, ranks=ranks)
-        return MessageSharded(communicator, arrays, parts, scale, ranks=ranks)
+            return MessageRing(communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=sent)
+        return MessageSharded(communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=sent)
 
     return TwoLevel(communicator, arrays, slices, scale, flags=flags, make_outer=outer)
 

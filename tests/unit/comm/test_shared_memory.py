@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paratrain.comm import Communicator, LocalCommunicator
+from paratrain.comm import Communicator, LocalCommunicator, shared_memory
 from paratrain.comm.shared_memory import share
 from paratrain.comm.threads import run_threads
 
@@ -72,5 +73,39 @@ def test_memory_that_cannot_be_opened_is_told() -> None:
     assert set(found) == {"rank 0: the shared memory of another rank of the node cannot be opened: Permission denied"}
 
 
-def no_access(process: int, handle: int) -> None:
+def no_access(process: int, handle: int, identity: tuple[int, int]) -> None:
     raise PermissionError(13, "Permission denied")
+
+
+def test_the_same_numbers_in_another_namespace_name_another_file() -> None:
+    """As two containers whose processes have the same numbers: each would open a file of its own."""
+
+    def rank(communicator: Communicator) -> str:
+        found = share(communicator, [10], np.float32)
+        assert isinstance(found, str)
+        return found
+
+    new_file = shared_memory._new_file
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as opened:
+        other = new_file(4096)
+        opened.callback(os.close, other)
+        real_open = os.open
+        patch.setattr(
+            os, "open", lambda path, *more: real_open(f"/proc/self/fd/{other}" if "/fd/" in str(path) else path, *more)
+        )
+        found = run_threads(2, rank)
+    assert set(found) == {
+        "rank 0: the shared memory of another rank of the node cannot be opened: its process is in another namespace"
+    }
+
+
+def test_more_than_is_free_is_told_before_anything_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rank(communicator: Communicator) -> str:
+        found = share(communicator, [250], np.float32)
+        assert isinstance(found, str)
+        return found
+
+    monkeypatch.setattr(shared_memory, "available_bytes", lambda: 8000)
+    assert set(run_threads(2, rank)) == {
+        "rank 0: 8,192 bytes of shared memory for the ranks of this node are more than the 8,000 that are free"
+    }

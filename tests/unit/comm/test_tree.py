@@ -7,8 +7,12 @@ import pytest
 
 from paratrain.comm import Communicator, LocalCommunicator, TreeExchange
 from paratrain.comm.communicator import Array, Request
+from paratrain.comm.exchange import FlatArrays
+from paratrain.comm.message_tree import MessageTree
+from paratrain.comm.progress import Progress
 from paratrain.comm.threads import run_threads
 from paratrain.errors import CommunicationError
+from paratrain.topology.costs.schedules import broadcast_tasks
 from paratrain.topology.planner import binomial
 from paratrain.topology.tree import Tree, chain, star
 
@@ -181,6 +185,34 @@ def test_receive_buffers_are_two_chunks_and_are_allocated_once() -> None:
         exchange.reduce(array)
         assert np.all(array == 1)
     assert len(addresses) == 2
+
+
+@pytest.mark.parametrize("tree", [binomial(8), star(5), Tree.from_edges(5, 0, [(0, 1), (0, 2), (2, 3), (2, 4)])])
+def test_messages_go_down_in_the_order_that_was_planned_for(tree: Tree) -> None:
+    """Both the small messages of a step and the parameters; a parent sends first to the child that it adds last."""
+    planned: dict[int, list[int]] = {}
+    for task in broadcast_tasks([tree], 4.0):
+        planned.setdefault(task.source, []).append(task.target)
+
+    def exchange(communicator: Communicator) -> tuple[list[int], list[int]]:
+        sent: list[int] = []
+        isend = communicator.isend
+
+        def watched(array: Array, destination: int, tag: int = 0) -> Request:
+            sent.append(destination)
+            return isend(array, destination, tag)
+
+        communicator.isend = watched  # type: ignore[method-assign]
+        TreeExchange(communicator, tree).broadcast(np.ones(4))
+        small, sent = sent, []
+        arrays = FlatArrays(np.ones(4, np.float32), np.ones(4, np.float32))
+        progress = Progress(communicator, 1)
+        progress.add(MessageTree(communicator, arrays, [(0, 4)], tree=tree).spread(0))
+        progress.finish("spreading")
+        return small, sent
+
+    for rank, (small, parameters) in enumerate(run_threads(tree.size, exchange)):
+        assert small == parameters == planned.get(rank, [])
 
 
 def test_a_tree_of_another_size_is_refused() -> None:

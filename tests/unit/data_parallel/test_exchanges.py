@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.net import Net
 from paratrain.proto import Datum, SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
+from tests.unit.data_parallel.thread_sums import give_threads_sums
 
 EXCHANGES = ("tree", "sharded", "ring")
 # Layers a and b share a weight, so that its gradient is complete only when the first of them is done.
@@ -87,6 +89,12 @@ def train(
     return run_threads(size, main, nodes)
 
 
+@functools.cache
+def train_alone(source: Path, case: str) -> Result:
+    [result] = train(source, 1, 12, SETTINGS[case], "tree")
+    return result
+
+
 @pytest.fixture
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the parameters of the small net into many slices."""
@@ -98,7 +106,7 @@ def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("case", SETTINGS)
 def test_three_ranks_take_the_steps_of_one(source: Path, case: str, exchange: str, nodes: list[int]) -> None:
-    [(alone, _, history)] = train(source, 1, 12, SETTINGS[case], "tree")
+    alone, _, history = train_alone(source, case)
     first, *others = train(source, 3, 4, SETTINGS[case], exchange, nodes)
     np.testing.assert_allclose(first[0], alone, rtol=2e-3, atol=2e-5)
     for one, whole in zip(first[2], history, strict=True):
@@ -109,11 +117,15 @@ def test_three_ranks_take_the_steps_of_one(source: Path, case: str, exchange: st
 
 
 @pytest.mark.usefixtures("short_slices")
-@pytest.mark.parametrize("exchange", EXCHANGES)
-def test_overlap_changes_no_bit(source: Path, exchange: str) -> None:
-    during, after = (train(source, 3, 4, SETTINGS[case], exchange) for case in ("plain", "at the end"))
-    assert np.array_equal(during[0][0], after[0][0])
-    assert all(np.array_equal(one, other) for one, other in zip(during[0][2], after[0][2], strict=True))
+@pytest.mark.parametrize("nodes", [[0, 0, 0], [0, 1, 1]])
+@pytest.mark.parametrize("exchange", [*EXCHANGES, "mpi"])
+def test_overlap_changes_no_bit(source: Path, exchange: str, nodes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    give_threads_sums(monkeypatch)
+    for case in ("plain", "clipped", "two passes", "adam"):
+        ways = SETTINGS[case], f"{SETTINGS[case]} layer_wise_reduce: false"
+        during, after = (train(source, 3, 4, settings, exchange, nodes) for settings in ways)
+        assert np.array_equal(during[0][0], after[0][0]), case
+        assert all(np.array_equal(one, other) for one, other in zip(during[0][2], after[0][2], strict=True)), case
 
 
 @pytest.mark.usefixtures("short_slices")

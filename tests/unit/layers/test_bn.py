@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from paratrain.errors import LayerError, ShapeMismatchError
 from paratrain.proto import TEST, SolverParameter
 from paratrain.solvers import create_solver
 from tests.gradient_check import LayerRun, check_gradient, set_up_layer
+from tests.unit.layers.ranks import together
 
 Array = npt.NDArray[Any]
 SHAPES = [(4, 3), (2, 3, 4, 5), (3, 1, 2, 1), (2, 2, 3), (1, 4, 3, 2), (2, 3, 2, 2, 2)]
@@ -176,45 +176,20 @@ def test_sync_bn_over_three_ranks_is_bn_over_the_whole_batch(in_place: bool) -> 
     runs = [set_up_layer(bn_layer(kind="SyncBN"), [batch], in_place=in_place) for batch in batches]
     for run in runs:
         fill(run, slope, bias)
-    outputs = _together(runs, lambda run: run.forward()[0])
+    outputs = together(runs, lambda run: run.forward()[0])
     np.testing.assert_allclose(np.concatenate(outputs), whole.tops[0].data, rtol=1e-9)
     for run in runs:
         for blob, other in zip(run.layer.blobs, whole.layer.blobs, strict=True):
             np.testing.assert_allclose(blob.data, other.data, rtol=1e-9)
     for run, diff in zip(runs, top_diffs, strict=True):
         run.tops[0].diff[...] = diff
-    _together(runs, lambda run: run.layer.backward(run.tops, [True], run.bottoms))
+    together(runs, lambda run: run.layer.backward(run.tops, [True], run.bottoms))
     np.testing.assert_allclose(
         np.concatenate([run.bottoms[0].diff for run in runs]), whole.bottoms[0].diff, rtol=1e-9, atol=1e-12
     )
     for index in (0, 1):
         total = sum(run.layer.blobs[index].diff for run in runs)
         np.testing.assert_allclose(total, whole.layer.blobs[index].diff, rtol=1e-9)
-
-
-def _together(runs: list[LayerRun], work: Any) -> list[Any]:
-    """Do the work of all ranks, each in its thread, with a sum over ranks that adds up what all of them hand in."""
-    barrier = threading.Barrier(len(runs), timeout=30)
-    handed: list[Array] = [np.zeros(0)] * len(runs)
-    results: list[Any] = [None] * len(runs)
-
-    def rank(index: int) -> None:
-        def sum_over_ranks(array: Array) -> None:
-            handed[index] = array.copy()
-            barrier.wait()
-            total = np.sum(handed, axis=0)
-            barrier.wait()
-            array[...] = total
-
-        runs[index].layer.context.sum_over_ranks = sum_over_ranks
-        results[index] = work(runs[index])
-
-    threads = [threading.Thread(target=rank, args=(index,)) for index in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def transports(found: RankCheck) -> dict[tuple[int, int], str]:
         ("ring", [0, 0, 0, 0], ["mpi", "mpi", "mpi"]),
         ("tree", [0, 0, 1, 1], ["mpi", "mpi", "mpi"]),  # messages everywhere, as in training
         ("sharded", [0, 0, 1, 1], ["shared", "mpi", "shared"]),
+        ("ring", [0, 0, 1, 1], ["shared", "mpi", "shared"]),
         ("sharded", [0, 1, 2, 3], ["mpi", "mpi", "mpi"]),
     ],
 )

@@ -27,7 +27,9 @@ def make_parameters(blobs: Sequence[tuple[int, float, float, bool]] = BLOBS, see
         blob = Blob((count,))
         blob.data[...] = rng.normal(size=count)
         statistics = frozenset({0}) if statistic else frozenset()
-        layer: Any = SimpleNamespace(name=f"layer{number}", blobs=[blob], statistic_blobs=statistics)
+        layer: Any = SimpleNamespace(
+            name=f"layer{number}", blobs=[blob], statistic_blobs=statistics, writes_frozen_blobs=False
+        )
         parameters.append(layer, 0, ParamSpec(lr_mult=lr_mult, decay_mult=decay_mult))
     parameters.flatten()
     parameters.diff.mutable_host()[...] = rng.normal(size=parameters.count)

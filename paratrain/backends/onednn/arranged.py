@@ -1,0 +1,145 @@
+"""Blobs in the layouts of primitives: values stay in the layout that the last primitive chose until somebody needs another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.names import Argument, DataType
+from paratrain.backends.onednn.primitive import Arena, Array, Descriptor, Engine, Primitive, aligned
+from paratrain.blob import Memory, SyncedMemory
+
+__all__ = ["ArrangedArray", "Arranger", "Copies"]
+
+_DTYPES: dict[DataType, npt.DTypeLike] = {DataType.F32: np.float32, DataType.BF16: np.uint16}
+
+
+class ArrangedArray:
+    """A flat buffer and the layout of the values in it; what a blob's memory keeps beside, or in place of, its plain array."""
+
+    def __init__(self, arranger: Arranger, layout: Layout) -> None:
+        self._arranger = arranger
+        self.layout = layout
+        self.array = aligned(layout.size_bytes)
+
+    def write_plain(self, host: Array) -> None:
+        """Write the values to the first of the flat ``host`` array, in plain order."""
+        self._arranger.reorder(self.array, self.layout, host, self._arranger.plain(self.layout.shape))
+
+
+class Arranger:
+    """Moves values between layouts, and gives blobs' memories to primitives in the layouts they ask for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.workspace = Arena()
+        """For values that nobody needs once the next primitive has run, such as weights in the layout of one primitive."""
+        self._reorders: dict[tuple[Layout, Layout, bool], Primitive] = {}
+        self._plain: dict[tuple[int, ...], Layout] = {}
+
+    def plain(self, shape: tuple[int, ...]) -> Layout:
+        """The plain layout of float32 values of this shape."""
+        layout = self._plain.get(shape)
+        if layout is None:
+            layout = self._plain[shape] = Layout.plain(self.engine.library, shape)
+        return layout
+
+    def reorder(
+        self, source: Array, source_layout: Layout, target: Array, target_layout: Layout, *, accumulate: bool = False
+    ) -> None:
+        """Write (or with ``accumulate`` add) the values of one flat array to another of another layout."""
+        if source_layout == target_layout and source_layout.is_plain:
+            count = source_layout.count
+            values, out = (array.view(np.float32)[:count] for array in (source, target))
+            if accumulate:
+                np.add(out, values, out=out)
+            else:
+                np.copyto(out, values)
+            return
+        key = (source_layout, target_layout, accumulate)
+        primitive = self._reorders.get(key)
+        if primitive is None:
+            engine = self.engine
+            descriptor = Descriptor(
+                engine, "reorder", source_layout, engine.handle, target_layout, engine.handle, accumulate=accumulate
+            )
+            primitive = Primitive(descriptor, Argument.SOURCE, Argument.DESTINATION)
+            self._reorders[key] = primitive
+        primitive.run(source, target)
+
+    def lent(self, size_bytes: int) -> Array:
+        """The workspace, which holds at least so many bytes."""
+        self.workspace.reserve(size_bytes)
+        return self.workspace.array
+
+    def layout_of(self, memory: Memory, shape: tuple[int, ...]) -> Layout:
+        """The layout in which the newest values lie, seen as an array of ``shape``."""
+        arrangement = memory.arrangement
+        if arrangement is not None and arrangement.layout.shape == shape:
+            layout: Layout = arrangement.layout
+            return layout
+        return self.plain(shape)
+
+    def write(self, memory: Memory, layout: Layout) -> Array:
+        """Return the flat array, in ``layout``, that is about to get the newest values of ``memory``: all are to be
+        written. Where these lie in ``layout`` already it still holds them, so that a layer may work in place.
+        """
+        if layout.is_plain:
+            return memory.mutable_host()
+        assert isinstance(memory, SyncedMemory), "parts of other blocks stay plain"
+        kept: Any = memory.kept_arrangement
+        if kept is None or kept.layout != layout:
+            kept = ArrangedArray(self, layout)
+        memory.arrange(kept)
+        array: Array = kept.array
+        return array
+
+
+class Copies:
+    """Reads blobs' memories in the layouts that a layer's primitives ask for, with copies where they lie in another.
+
+    A copy serves until the memory it was made of is written again, so that backward finds what forward has made.
+    """
+
+    def __init__(self, arranger: Arranger) -> None:
+        self._arranger = arranger
+        self._made: dict[tuple[str, Layout], tuple[Array, Memory, int]] = {}
+
+    def read(self, memory: Memory, layout: Layout, purpose: str = "") -> Array:
+        """Return the newest values of ``memory`` in ``layout``, for reading. ``purpose`` tells apart arrays of one layout that
+        are needed at the same time.
+
+        The first layout that is asked of plain values stays with the memory, for other layers to find.
+        """
+        arranger = self._arranger
+        arrangement = memory.arrangement
+        if arrangement is not None and arrangement.layout == layout:
+            array: Array = arrangement.array
+            return array
+        if layout.is_plain:
+            return memory.host()
+        if arrangement is None and isinstance(memory, SyncedMemory):
+            plain, kept = memory.host(), memory.kept_arrangement
+            if kept is None or kept.layout != layout:
+                kept = ArrangedArray(arranger, layout)
+            arranger.reorder(plain, arranger.plain(layout.shape), kept.array, layout)
+            memory.add_arrangement(kept)
+            found: Array = kept.array
+            return found
+        made = self._made.get((purpose, layout))
+        if made is not None and made[1] is memory and made[2] == memory.version:
+            return made[0]
+        copy = aligned(layout.size_bytes) if made is None else made[0]
+        if arrangement is not None and arrangement.layout.shape == layout.shape:
+            arranger.reorder(arrangement.array, arrangement.layout, copy, layout)
+        else:
+            arranger.reorder(memory.host(), arranger.plain(layout.shape), copy, layout)
+        self._made[purpose, layout] = (copy, memory, memory.version)
+        return copy
+
+    def clear(self) -> None:
+        """Give the copies' memory back."""
+        self._made.clear()

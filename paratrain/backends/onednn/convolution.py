@@ -1,0 +1,165 @@
+"""Convolution by oneDNN, on blobs in whatever layout suits it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from paratrain.backends.base import ConvolutionGeometry
+from paratrain.backends.onednn.arranged import Arranger, Copies
+from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.names import Algorithm, Argument, PropKind
+from paratrain.backends.onednn.primitive import Array, Descriptor, Primitive, aligned, best
+from paratrain.blob import Memory
+
+__all__ = ["OneDnnConvolution"]
+
+_MOST_PADDING = 1.2
+"""Where filling the channels up to whole blocks would multiply the work by more than this, they are kept last instead."""
+_FEW_CHANNELS = 4
+"""So few channels are read as they lie in a plain array: images."""
+
+
+class OneDnnConvolution:
+    """The convolution of one geometry and its gradients, each as one primitive.
+
+    Weights and their gradients are Caffe's plain arrays, (output_channels, channels / groups, *kernel) seen flat: they are
+    brought into the primitive's layout each time, which costs little, and gradients are added where they belong.
+    Raises UnsupportedError where oneDNN has no kernel.
+    """
+
+    def __init__(
+        self, arranger: Arranger, geometry: ConvolutionGeometry, has_bias: bool, bottom_layout: Layout
+    ) -> None:
+        self._arranger = arranger
+        self._has_bias = has_bias
+        g, library = geometry, arranger.engine.library
+        self.bottom_shape = (g.batch, g.channels, *g.spatial)
+        self.top_shape = (g.batch, g.output_channels, *g.output_spatial)
+        kernel = (g.output_channels // g.groups, g.channels // g.groups, *g.kernel)
+        weights_shape = (g.groups, *kernel) if g.groups > 1 else kernel
+        self._plain_weights = arranger.plain(weights_shape)
+        self._sizes = (g.stride, tuple(d - 1 for d in g.dilation), g.pad, g.pad)
+        self._weights = Layout.any(library, weights_shape)
+        self._bias = arranger.plain((g.output_channels,)) if has_bias else None
+        is_image = g.channels <= _FEW_CHANNELS
+        make = Layout.channels_last if self._pads_much(geometry, is_image) else Layout.any
+        self._bottom, self._top = make(library, self.bottom_shape), make(library, self.top_shape)
+        first = [bottom_layout] if is_image and bottom_layout.is_plain else []
+        self._hint = best([self._describe_forward(bottom) for bottom in (*first, self._bottom)])
+        self.bottom_layout = self._hint.layout(Argument.SOURCE)
+        self.top_layout = self._hint.layout(Argument.DESTINATION)
+        self._forwards: dict[float | None, tuple[Primitive, Layout]] = {}
+        self._backward_weights: tuple[Primitive, Layout, Layout, Layout] | None = None
+        self._backward_data: tuple[Primitive, Layout, Layout, Layout] | None = None
+        self._bias_diff = aligned(g.output_channels * 4).view(np.float32)
+
+    def forward(
+        self,
+        copies: Copies,
+        bottom: Memory,
+        weights: Array,
+        bias: Array | None,
+        top: Memory,
+        relu_slope: float | None = None,
+    ) -> None:
+        """top = weights * bottom + bias, with ``relu_slope`` followed by a ReLU of this negative slope."""
+        if relu_slope not in self._forwards:
+            self._forwards[relu_slope] = self._build_forward(relu_slope)
+        primitive, weights_layout = self._forwards[relu_slope]
+        x = copies.read(bottom, self.bottom_layout)
+        w = self._arrange_weights(weights, weights_layout)
+        y = self._arranger.write(top, self.top_layout)
+        if bias is None:
+            primitive.run(x, w, y)
+        else:
+            primitive.run(x, w, y, bias)
+
+    def backward_weights(
+        self, copies: Copies, bottom: Memory, top_diff: Memory, weights_diff: Array, bias_diff: Array | None
+    ) -> None:
+        """weights_diff and bias_diff (unless it is None) += the gradients by the weights and the bias."""
+        if self._backward_weights is None:
+            self._backward_weights = self._build_backward_weights()
+        primitive, bottom_layout, top_layout, weights_layout = self._backward_weights
+        x, dy = copies.read(bottom, bottom_layout), copies.read(top_diff, top_layout, "diff")
+        dw = self._arranger.lent(weights_layout.size_bytes)
+        if self._has_bias:
+            primitive.run(x, dy, dw, self._bias_diff)
+            if bias_diff is not None:
+                np.add(bias_diff, self._bias_diff, out=bias_diff)
+        else:
+            primitive.run(x, dy, dw)
+        self._arranger.reorder(dw, weights_layout, weights_diff, self._plain_weights, accumulate=True)
+
+    def backward_data(self, copies: Copies, top_diff: Memory, weights: Array, bottom_diff: Memory) -> None:
+        """bottom_diff = the gradient by the bottom."""
+        if self._backward_data is None:
+            self._backward_data = self._build_backward_data()
+        primitive, bottom_layout, top_layout, weights_layout = self._backward_data
+        dy = copies.read(top_diff, top_layout, "diff")
+        w = self._arrange_weights(weights, weights_layout)
+        primitive.run(dy, w, self._arranger.write(bottom_diff, bottom_layout))
+
+    @property
+    def implementations(self) -> list[str]:
+        """The names of the kernels that are in use, in oneDNN's words."""
+        built = [*(primitive for primitive, _ in self._forwards.values())]
+        built += [found[0] for found in (self._backward_weights, self._backward_data) if found is not None]
+        return [primitive.implementation for primitive in built]
+
+    def _pads_much(self, geometry: ConvolutionGeometry, is_image: bool) -> bool:
+        width = self._arranger.engine.library.block_width
+        g = geometry
+        if g.groups == g.channels == g.output_channels:
+            counts = [g.channels]  # depthwise: blocks go over the groups
+        else:
+            counts = [g.output_channels // g.groups, *([] if is_image else [g.channels // g.groups])]
+        return math.prod(-(-count // width) * width / count for count in counts) > _MOST_PADDING
+
+    def _arrange_weights(self, weights: Array, layout: Layout) -> Array:
+        if layout == self._plain_weights:
+            return weights
+        arranged = self._arranger.lent(layout.size_bytes)
+        self._arranger.reorder(weights, self._plain_weights, arranged, layout)
+        return arranged
+
+    def _describe_forward(self, bottom: Layout, relu_slope: float | None = None) -> Descriptor:
+        return Descriptor(
+            self._arranger.engine, "convolution_forward", PropKind.FORWARD_TRAINING, Algorithm.CONVOLUTION_DIRECT,
+            bottom, self._weights, self._bias, self._top, *self._sizes, relu_slope=relu_slope,
+        )  # fmt: skip
+
+    def _build_forward(self, relu_slope: float | None) -> tuple[Primitive, Layout]:
+        descriptor = (
+            self._hint if relu_slope is None else best([self._describe_forward(self.bottom_layout, relu_slope)])
+        )
+        assert descriptor.layout(Argument.DESTINATION) == self.top_layout
+        arguments = [Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION]
+        primitive = Primitive(descriptor, *arguments, *([Argument.BIAS] if self._has_bias else []))
+        return primitive, descriptor.layout(Argument.WEIGHTS)
+
+    def _build_backward_weights(self) -> tuple[Primitive, Layout, Layout, Layout]:
+        def describe(bottom: Layout) -> Descriptor:
+            return Descriptor(
+                self._arranger.engine, "convolution_backward_weights", Algorithm.CONVOLUTION_DIRECT,
+                bottom, self._weights, self._bias, self._top, *self._sizes, self._hint,
+            )  # fmt: skip
+
+        descriptor = best([describe(bottom) for bottom in (self.bottom_layout, self._bottom)])
+        arguments = [Argument.SOURCE, Argument.DESTINATION_DIFF, Argument.WEIGHTS_DIFF]
+        primitive = Primitive(descriptor, *arguments, *([Argument.BIAS_DIFF] if self._has_bias else []))
+        bottom, top, weights = (descriptor.layout(argument) for argument in arguments)
+        return primitive, bottom, top, weights
+
+    def _build_backward_data(self) -> tuple[Primitive, Layout, Layout, Layout]:
+        made = Descriptor(
+            self._arranger.engine, "convolution_backward_data", Algorithm.CONVOLUTION_DIRECT,
+            self._bottom, self._weights, self._top, *self._sizes, self._hint,
+        )  # fmt: skip
+        descriptor = best([made])
+        arguments = [Argument.DESTINATION_DIFF, Argument.WEIGHTS, Argument.SOURCE_DIFF]
+        primitive = Primitive(descriptor, *arguments)
+        top, weights, bottom = (descriptor.layout(argument) for argument in arguments)
+        return primitive, bottom, top, weights

@@ -1,0 +1,53 @@
+"""Local response normalization across channels by oneDNN."""
+
+from __future__ import annotations
+
+from paratrain.backends.base import LocalResponseGeometry
+from paratrain.backends.onednn.arranged import Arranger, Copies
+from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.names import Algorithm, Argument, PropKind
+from paratrain.backends.onednn.primitive import Descriptor, Primitive, aligned, best
+from paratrain.blob import Memory
+
+__all__ = ["OneDnnLocalResponseNormalization"]
+
+
+class OneDnnLocalResponseNormalization:
+    """LRN of one geometry, in the layout of the bottom, or with the channels last where the bottom is plain.
+
+    oneDNN divides alpha by the size as Caffe does. It keeps what backward needs of the last forward pass.
+    Raises UnsupportedError where oneDNN has no kernel: for sizes other than 5, for one.
+    """
+
+    def __init__(self, arranger: Arranger, geometry: LocalResponseGeometry, bottom_layout: Layout) -> None:
+        self._arranger = arranger
+        library, engine = arranger.engine.library, arranger.engine
+        if bottom_layout.is_plain and len(geometry.shape) > 2:
+            bottom_layout = Layout.channels_last(library, geometry.shape)
+        self.layout = layout = bottom_layout
+        kind = Algorithm.LRN_ACROSS_CHANNELS
+        settings = (geometry.size, geometry.alpha, geometry.beta, geometry.k)
+        forward = best([Descriptor(engine, "lrn_forward", PropKind.FORWARD_TRAINING, kind, layout, layout, *settings)])
+        backward = best([Descriptor(engine, "lrn_backward", kind, layout, layout, layout, *settings, forward)])
+        size_bytes = forward.layout(Argument.WORKSPACE).size_bytes
+        workspace = [Argument.WORKSPACE] if size_bytes else []
+        self._kept = [aligned(size_bytes)] if size_bytes else []
+        self._forward = Primitive(forward, Argument.SOURCE, Argument.DESTINATION, *workspace)
+        self._backward = Primitive(
+            backward, Argument.SOURCE, Argument.DESTINATION_DIFF, Argument.SOURCE_DIFF, *workspace
+        )
+
+    def forward(self, copies: Copies, bottom: Memory, top: Memory) -> None:
+        """Write the top."""
+        x = copies.read(bottom, self.layout)
+        self._forward.run(x, self._arranger.write(top, self.layout), *self._kept)
+
+    def backward(self, copies: Copies, bottom: Memory, top_diff: Memory, bottom_diff: Memory) -> None:
+        """bottom_diff = the gradient by the bottom, which is that of the last forward pass."""
+        x, dy = copies.read(bottom, self.layout), copies.read(top_diff, self.layout, "diff")
+        self._backward.run(x, dy, self._arranger.write(bottom_diff, self.layout), *self._kept)
+
+    @property
+    def implementations(self) -> list[str]:
+        """The names of the kernels that are in use, in oneDNN's words."""
+        return [self._forward.implementation, self._backward.implementation]

@@ -1,0 +1,189 @@
+"""Updates of parameters in two to five passes that stay in the cache, each a chain of operations in one oneDNN kernel."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paratrain.backends.base import AdamRule, MomentumRule, UpdateRule
+from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.library import ExecuteArgument, Handle
+from paratrain.backends.onednn.names import Algorithm, Argument
+from paratrain.backends.onednn.primitive import Engine, aligned
+
+__all__ = ["OneDnnUpdate"]
+
+Array = npt.NDArray[np.float32]
+
+# Primitives have a fixed length. A range is made of these lengths, the longest first; what is left at the end is copied
+# into a buffer of the shortest, so that every value goes through the same instructions wherever ranges begin and end.
+_LENGTHS = tuple(1 << power for power in range(16, 9, -1))
+_USER_SCRATCHPAD = 1
+_POST_OPERATION = 32768
+"""The argument number of operation i in a chain is (i + 1) times this, plus that of a second source."""
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """destination = ((first OP second) OP' operand') ... + kept * destination; names are arrays, or numbers of the step.
+
+    A function of one value has the operand "". It must not come first: oneDNN has no kernel for what follows one.
+    """
+
+    operation: Algorithm
+    first: str
+    second: str
+    then: tuple[tuple[Algorithm, str], ...]
+    destination: str
+    kept: float | None = None
+
+
+def _chains(rule: UpdateRule) -> list[_Chain]:
+    """The passes of an update. ``decay`` is that of the settings over the scale of gradients, so that
+    (decay * data + diff) * scale is the regularized gradient.
+    """
+    add, multiply = Algorithm.BINARY_ADD, Algorithm.BINARY_MUL
+    if isinstance(rule, MomentumRule):
+        kept = rule.momentum or None
+        return [
+            _Chain(multiply, "data", "decay", ((add, "diff"), (multiply, "scaled_rate")), "history0", kept),
+            _Chain(Algorithm.BINARY_SUB, "data", "history0", (), "data"),
+        ]
+    return [
+        _Chain(multiply, "data", "decay", ((add, "diff"), (multiply, "scale")), "diff"),
+        _Chain(multiply, "diff", "mean_share", (), "history0", rule.momentum),
+        _Chain(multiply, "diff", "diff", ((multiply, "square_share"),), "history1", rule.momentum2),
+        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), "diff"),
+        _Chain(Algorithm.BINARY_DIV, "history0", "diff", ((multiply, "negative_rate"),), "data", 1.0),
+    ]
+
+
+class OneDnnUpdate:
+    """:class:`paratrain.backends.base.FusedUpdate` of float32 arrays. One thread at a time may use it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._numbers: dict[str, Array] = {}
+        self._built: dict[int, _Built] = {}
+        self._built_for: tuple[float | None, ...] = ()
+        self._rule: UpdateRule = MomentumRule(0.0)
+        self._addresses: dict[str, int] = {}
+        self._padded: dict[str, Array] = {}
+
+    def begin(self, rule: UpdateRule, data: Array, diff: Array, history: Sequence[Array]) -> None:
+        """The arrays are used until the next call."""
+        self._rule = rule
+        self._arrays = {"data": data, "diff": diff, **{f"history{index}": array for index, array in enumerate(history)}}
+        self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
+        if isinstance(rule, AdamRule):
+            self._set(one=1.0, mean_share=1.0 - rule.momentum, square_share=1.0 - rule.momentum2, delta=rule.delta)
+
+    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float) -> None:
+        self._set(decay=decay / scale, scale=scale, scaled_rate=rate * scale)
+        if isinstance(self._rule, AdamRule):
+            self._set(negative_rate=-rate * self._rule.correction)
+        for length in _LENGTHS:
+            while stop - start >= length:
+                self._sized(length).run({name: place + 4 * start for name, place in self._addresses.items()})
+                start += length
+        if start < stop:
+            self._run_rest(slice(start, stop))
+
+    def _run_rest(self, rest: slice) -> None:
+        length = _LENGTHS[-1]
+        for name, array in self._arrays.items():
+            padded = self._padded.setdefault(name, aligned(4 * length).view(np.float32))
+            padded[: rest.stop - rest.start] = array[rest]
+        self._sized(length).run({name: self._padded[name].ctypes.data for name in self._arrays})
+        for name, array in self._arrays.items():
+            array[rest] = self._padded[name][: rest.stop - rest.start]
+
+    def _sized(self, length: int) -> _Built:
+        momenta = (self._rule.momentum, self._rule.momentum2 if isinstance(self._rule, AdamRule) else None)
+        if momenta != self._built_for:  # they are part of the kernels
+            self._built, self._built_for = {}, momenta
+        if length not in self._built:
+            self._built[length] = _Built(self._engine, length, _chains(self._rule), self._numbers)
+        return self._built[length]
+
+    def _set(self, **numbers: float) -> None:
+        for name, value in numbers.items():
+            self._numbers.setdefault(name, aligned(4).view(np.float32))[0] = value
+
+
+class _Built:
+    """The chains of an update as primitives for one length."""
+
+    def __init__(self, engine: Engine, length: int, chains: Sequence[_Chain], numbers: Mapping[str, Array]) -> None:
+        library = self._library = engine.library
+        self._stream = engine.stream
+        layouts = {True: Layout.plain(library, (length,)), False: Layout.plain(library, (1,))}
+        self._memories: dict[str, Handle] = {}
+        self._calls: list[tuple[Any, ...]] = []
+        self._held: list[Any] = [numbers]
+
+        def memory(name: str) -> int:
+            if name not in self._memories:
+                number = numbers.get(name)
+                layout, place = layouts[number is None], None if number is None else number.ctypes.data
+                self._memories[name] = library.new("memory", "memory_create", layout.handle, engine.handle, place)
+            return self._memories[name].value
+
+        for chain in chains:
+            layout_of = {name: layouts[name not in numbers].handle for name in (chain.first, chain.second)}
+            layout_of |= {name: layouts[name not in numbers].handle for _, name in chain.then if name}
+            sources = layout_of[chain.first], layout_of[chain.second]
+            descriptor = library.new_primitive_descriptor(
+                "binary",
+                engine.handle,
+                chain.operation,
+                *sources,
+                layouts[True].handle,
+                _attributes(engine, chain, layout_of),
+            )
+            primitive = library.new("primitive", "primitive_create", descriptor)
+            numbered = {
+                int(Argument.SOURCE): chain.first,
+                int(Argument.SOURCE_1): chain.second,
+                int(Argument.DESTINATION): chain.destination,
+            }
+            for index, (_, name) in enumerate(chain.then):
+                if name:
+                    numbered[_POST_OPERATION * (index + 1) | Argument.SOURCE_1] = name
+            passed = (ExecuteArgument * len(numbered))(
+                *[ExecuteArgument(argument, memory(name)) for argument, name in numbered.items()]
+            )
+            self._held += [primitive, passed]
+            self._calls.append((primitive.value, self._stream.value, len(numbered), ctypes.addressof(passed)))
+        self._moving = [(name, handle) for name, handle in self._memories.items() if name not in numbers]
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run all chains on arrays that begin at these addresses."""
+        library = self._library
+        for name, handle in self._moving:
+            library.call("memory_set_data_handle", handle, addresses[name])
+        for call in self._calls:
+            status = library.execute(*call)
+            if status:
+                library.fail("update", status)
+
+
+def _attributes(engine: Engine, chain: _Chain, layout_of: Mapping[str, Handle]) -> Handle:
+    library = engine.library
+    operations = library.new("post_ops", "post_ops_create")
+    for operation, name in chain.then:
+        if name:
+            library.call("post_ops_append_binary", operations, operation, layout_of[name])
+        else:
+            library.call("post_ops_append_eltwise", operations, operation, 0.0, 0.0)
+    if chain.kept is not None:
+        library.call("post_ops_append_sum", operations, chain.kept, 0, 0)
+    made = library.new("primitive_attr", "primitive_attr_create")
+    library.call("primitive_attr_set_scratchpad_mode", made, _USER_SCRATCHPAD)
+    library.call("primitive_attr_set_post_ops", made, operations)
+    return made

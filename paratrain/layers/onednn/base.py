@@ -1,0 +1,69 @@
+"""What the layers on oneDNN share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from paratrain.backends.onednn.arranged import Copies
+from paratrain.backends.onednn.backend import OneDnnBackend
+from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.library import UnsupportedError
+from paratrain.blob import Blob, Memory, SyncedMemory
+from paratrain.layers.base import Layer, LayerContext
+from paratrain.proto import LayerParameter
+
+__all__ = ["OneDnnLayer"]
+
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P")
+
+_MOST_KERNELS = 8
+
+
+class OneDnnLayer(Layer, Generic[P]):
+    """A layer with kernels ``P`` of oneDNN, one for each shape and layout that its bottoms come in.
+
+    Mixed in before the plain layer. ``forward`` and ``backward`` ask :meth:`kernel` for what computes; it is None where
+    oneDNN has nothing fit, and then the plain layer's methods run, on the blobs' plain arrays.
+    """
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        assert isinstance(context.backend, OneDnnBackend)
+        self.arranger = context.backend.arranger
+        self.copies = Copies(self.arranger)
+        self._kernels: dict[Hashable, P | None] = {}
+        self._latest: tuple[Hashable, P | None] | None = None
+
+    def kernel(self, key: Hashable, build: Callable[[], P]) -> P | None:
+        """Return what ``build`` made for ``key``, shapes and layouts, when it first came; None where oneDNN has nothing fit."""
+        if self._latest is not None and self._latest[0] == key:
+            return self._latest[1]
+        if key not in self._kernels:
+            if len(self._kernels) >= _MOST_KERNELS:
+                self._kernels.clear()
+                self.copies.clear()
+            try:
+                self._kernels[key] = build()
+            except UnsupportedError as error:
+                logger.info("Layer %s is computed by numpy: %s", self.name, error)
+                self._kernels[key] = None
+        self._latest = (key, self._kernels[key])
+        return self._kernels[key]
+
+    @property
+    def latest_kernel(self) -> P | None:
+        """What computed the last forward pass; None where the plain layer did."""
+        return None if self._latest is None else self._latest[1]
+
+    def layout_of(self, memory: Memory, shape: tuple[int, ...]) -> Layout:
+        """The layout in which the newest values of a blob lie, seen as an array of ``shape``."""
+        return self.arranger.layout_of(memory, shape)
+
+    @staticmethod
+    def may_arrange(*blobs: Blob) -> bool:
+        """Whether the values of these blobs may be left in any layout: they have memory of their own, and some values."""
+        return all(isinstance(blob.data_memory, SyncedMemory) and blob.count for blob in blobs)

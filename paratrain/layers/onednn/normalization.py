@@ -1,0 +1,298 @@
+"""BatchNorm, Scale and Bias on oneDNN, each alone or all as one.
+
+Where a BatchNorm, a Scale and perhaps a ReLU follow each other in place, only the last values ever show, and one primitive
+computes them: the BatchNorm layer forward, and the Scale layer backward, so that the gradients of its factors are there
+once backward has passed it. Nets find such chains (``paratrain.net.fusion``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paratrain.backends.onednn.arranged import ArrangedArray
+from paratrain.backends.onednn.names import NormalizationFlags
+from paratrain.backends.onednn.normalization import OneDnnNormalization
+from paratrain.backends.onednn.primitive import Array, aligned
+from paratrain.blob import Blob
+from paratrain.layers.base import LayerContext, register_layer
+from paratrain.layers.batch_norm import BatchNormLayer
+from paratrain.layers.bias import BiasLayer
+from paratrain.layers.onednn.arrays import owns_memory
+from paratrain.layers.onednn.base import OneDnnLayer
+from paratrain.layers.onednn.fusion import FusedReLU
+from paratrain.layers.scale import ScaleLayer
+from paratrain.proto import LayerParameter
+
+__all__ = ["OneDnnBatchNormLayer", "OneDnnBiasLayer", "OneDnnScaleLayer"]
+
+_GIVEN, _SCALE, _SHIFT, _RELU = (
+    NormalizationFlags.USE_GIVEN_STATISTICS,
+    NormalizationFlags.USE_SCALE,
+    NormalizationFlags.USE_SHIFT,
+    NormalizationFlags.FUSE_RELU,
+)
+
+
+def _floats(count: int) -> Any:
+    return aligned(count * 4).view(np.float32)
+
+
+class _NormalizationLayer(OneDnnLayer[OneDnnNormalization]):
+    """What the three share: kernels by layout, and the bottom's values kept for backward without a copy."""
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        self._spare: ArrangedArray | None = None
+        self.source: Array | None = None
+        """The values from which the last forward pass has computed, in the kernel's layout; None where they are the bottom's."""
+
+    def choose(self, bottom: Blob, top: Blob, flags: NormalizationFlags, eps: float) -> OneDnnNormalization | None:
+        """Return the kernel for the layout of the bottom; None where oneDNN has nothing fit."""
+        memories = (bottom.data_memory, bottom.diff_memory, top.data_memory, top.diff_memory)
+        if not bottom.count or bottom.axis_count < 2 or not owns_memory(*memories):
+            return None
+        layout = self.layout_of(bottom.data_memory, bottom.shape)
+        return self.kernel((layout, flags), lambda: OneDnnNormalization(self.arranger, layout, flags, eps))
+
+    def sides(self, kernel: OneDnnNormalization, bottom: Blob, top: Blob, keeps: bool) -> tuple[Array, Array]:
+        """Return where to read the bottom and where to write the top. In place with ``keeps``, the bottom's buffer stays with
+        this layer until the next forward pass, and the blob gets the one that this layer has had before.
+        """
+        memory: Any = top.data_memory
+        x = self.copies.read(bottom.data_memory, kernel.layout, "source")
+        self.source = None
+        if bottom is top and keeps:
+            self.source = x
+            kept = memory.kept_arrangement
+            if kept is not None and kept.array is x:
+                spare = self._spare
+                if spare is None or spare.layout != kernel.layout:
+                    spare = ArrangedArray(self.arranger, kernel.layout)
+                memory.arrange(spare)
+                self._spare = kept
+        return x, self.arranger.write(memory, kernel.layout)
+
+    def source_of(self, kernel: OneDnnNormalization, bottom: Blob) -> Array:
+        """The values from which the last forward pass has computed."""
+        return self.copies.read(bottom.data_memory, kernel.layout, "source") if self.source is None else self.source
+
+
+class _FactorLayer(_NormalizationLayer):
+    """Scale and Bias: normalization with mean 0 and variance 1."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
+        channels = bottom[0].shape[1] if bottom[0].axis_count > 1 else 0
+        self._zeros, self._ones = _floats(channels), _floats(channels)
+        self._ones[:] = 1
+        self._diffs = [_floats(channels) for _ in self.blobs]
+
+    def choose_factor(self, bottom: Sequence[Blob], top: Sequence[Blob], axis: int) -> OneDnnNormalization | None:
+        """Return the kernel where the factors are learned and one for each channel of (N, C, ...)."""
+        x = bottom[0]
+        if len(bottom) > 1 or x.axis_count < 2 or axis % x.axis_count != 1 or self.blobs[0].shape != x.shape[1:2]:
+            return None
+        if len(self._zeros) != x.shape[1]:
+            return None
+        return self.choose(x, top[0], _GIVEN | self.flags, 0.0)
+
+    @property
+    def flags(self) -> NormalizationFlags:
+        """Which factors there are."""
+        raise NotImplementedError
+
+    @property
+    def factors(self) -> list[Array]:
+        """The flat arrays of the factors."""
+        return [blob.data_memory.host() for blob in self.blobs]
+
+    def run_backward(
+        self, kernel: OneDnnNormalization, x: Array, dy: Array, dx: Array | None, mean: Array, variance: Array
+    ) -> None:
+        """Run the kernel backward and add to the gradients of the factors that learn."""
+        scale = self.factors[0] if self.flags & _SCALE else None
+        diffs = [*([None] if scale is None else []), *self._diffs, None][:2]
+        kernel.backward(x, dy, dx, mean, variance, scale, *diffs)
+        for blob, diff, learns in zip(self.blobs, self._diffs, self.param_propagate_down, strict=True):
+            if learns:
+                total = blob.diff_memory.mutable_host()[: blob.count]
+                np.add(total, diff, out=total)
+
+    def factor_backward(
+        self, kernel: OneDnnNormalization, top: Blob, bottom: Blob, down: bool, needs_source: bool
+    ) -> None:
+        """The backward pass of the layer alone."""
+        dy = self.copies.read(top.diff_memory, kernel.layout, "diff")
+        x = self.source_of(kernel, bottom) if needs_source else dy
+        dx = self.arranger.write(bottom.diff_memory, kernel.layout) if down else None
+        self.run_backward(kernel, x, dy, dx, self._zeros, self._ones)
+
+
+@register_layer("Scale", backend="onednn")
+class OneDnnScaleLayer(_FactorLayer, ScaleLayer):
+    """Scale with a learned factor per channel; other axes and two bottoms are the plain layer's."""
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        self.joined: OneDnnBatchNormLayer | None = None
+        """The layer that has computed the next, or the last, forward pass along with its own."""
+        self._is_applied = False
+
+    def join(self, layer: OneDnnBatchNormLayer) -> None:
+        """Say that ``layer`` has computed this layer's next forward pass."""
+        self.joined, self._is_applied = layer, True
+
+    def leave(self, kernel: OneDnnNormalization | None, source: Array | None) -> None:
+        """Say that backward is to go through this layer alone after all, from these values of the bottom."""
+        self.joined, self.source = None, source
+        self._kernel = kernel
+
+    @property
+    def flags(self) -> NormalizationFlags:
+        return _SCALE | _SHIFT if self.parameter.scale_param.bias_term else _SCALE
+
+    @property
+    def can_join(self) -> bool:
+        """Whether the factors are learned and one for each channel of (N, C, ...)."""
+        scale = self.parameter.scale_param
+        return scale.axis == 1 and scale.num_axes == 1 and len(self.parameter.bottom) == 1
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self._is_applied:
+            self._is_applied = False
+            return
+        self.joined = None
+        self._kernel = kernel = self.choose_factor(bottom, top, self.parameter.scale_param.axis)
+        if kernel is None:
+            super().forward(bottom, top)
+            return
+        x, y = self.sides(kernel, bottom[0], top[0], self.needs_backward and self.param_propagate_down[0])
+        kernel.forward(x, y, self._zeros, self._ones, *self.factors)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if self.joined is not None:
+            self.joined.backward_with(self, top[0])
+        elif self._kernel is None:
+            super().backward(top, propagate_down, bottom)
+        else:
+            learns = self.param_propagate_down[0]
+            self.factor_backward(self._kernel, top[0], bottom[0], propagate_down[0], learns)
+
+
+@register_layer("Bias", backend="onednn")
+class OneDnnBiasLayer(_FactorLayer, BiasLayer):
+    """Bias with a learned value per channel; other axes and two bottoms are the plain layer's."""
+
+    @property
+    def flags(self) -> NormalizationFlags:
+        return _SHIFT
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._kernel = kernel = self.choose_factor(bottom, top, self.parameter.bias_param.axis)
+        if kernel is None:
+            super().forward(bottom, top)
+            return
+        x, y = self.sides(kernel, bottom[0], top[0], False)
+        kernel.forward(x, y, self._zeros, self._ones, *self.factors)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if self._kernel is None:
+            super().backward(top, propagate_down, bottom)
+        else:
+            self.factor_backward(self._kernel, top[0], bottom[0], propagate_down[0], False)
+
+
+@register_layer("BatchNorm", backend="onednn")
+class OneDnnBatchNormLayer(_NormalizationLayer, BatchNormLayer):
+    """BatchNorm over the batch of one rank; one that is spread over the ranks is the plain layer's."""
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        self.scale: OneDnnScaleLayer | None = None
+        """The Scale that follows in place, with which this layer may be computed; found by the net."""
+        self.relu: FusedReLU | None = None
+        """The ReLU that follows the Scale in place."""
+        self.applies_chain = False
+        """Whether the next forward pass is to compute them too. The net says so, since it knows what will run."""
+        self.is_joined = False
+        """Whether the last forward pass has, and backward is to."""
+        self._relu_is_joined = False
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
+        self._mean, self._variance = (_floats(self.blobs[0].count) for _ in range(2))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        own = _GIVEN if self._use_stored else NormalizationFlags(0)
+        self.is_joined, kernel = False, None
+        if self._use_stored or not self.context.normalizes_over_ranks:
+            if self.applies_chain and self.scale is not None:
+                factors = own | self.scale.flags
+                relu = _RELU if self.relu is not None else NormalizationFlags(0)
+                kernel = self.choose(bottom[0], top[0], factors | relu, self._eps)
+                self._relu_is_joined = kernel is not None and bool(relu)
+                if kernel is None and relu:
+                    kernel = self.choose(bottom[0], top[0], factors, self._eps)
+                self.is_joined = kernel is not None
+            if kernel is None:
+                kernel = self.choose(bottom[0], top[0], own, self._eps)
+        self._kernel = kernel
+        if kernel is None:
+            super().forward(bottom, top)
+            return
+        if self._use_stored:
+            self._read_statistics()
+        factors_given: list[Array] = []
+        if self.is_joined:
+            assert self.scale is not None
+            factors_given = self.scale.factors
+            self.scale.join(self)
+            self._bottom = bottom[0]
+            if self.relu is not None and self._relu_is_joined:
+                self.relu.is_applied = self.relu.leaves_backward = True
+        x, y = self.sides(kernel, bottom[0], top[0], self.needs_backward)
+        kernel.forward(x, y, self._mean, self._variance, *factors_given)
+        if not self._use_stored:
+            count = self._sizes[0] * self._sizes[2]
+            self._update_statistics(self._mean, self._variance * (count / (count - 1) if count > 1 else 1.0))
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        kernel = self._kernel
+        if kernel is None:
+            super().backward(top, propagate_down, bottom)
+        elif not self.is_joined and propagate_down[0]:
+            x = self.source_of(kernel, bottom[0])
+            dy = self.copies.read(top[0].diff_memory, kernel.layout, "diff")
+            kernel.backward(x, dy, self.arranger.write(bottom[0].diff_memory, kernel.layout), self._mean, self._variance)
+
+    def backward_with(self, scale: OneDnnScaleLayer, top: Blob) -> None:
+        """Replace the diff of the top, that of the whole chain, by that of the bottom; add to the gradients of the factors."""
+        kernel = self._kernel
+        assert kernel is not None
+        dy = self.copies.read(top.diff_memory, kernel.layout, "diff")
+        dx = self.arranger.write(top.diff_memory, kernel.layout)
+        scale.run_backward(kernel, self.source_of(kernel, self._bottom), dy, dx, self._mean, self._variance)
+
+    def separate(self) -> None:
+        """After a forward pass that has computed the whole chain: make each layer run its own backward pass."""
+        if not self.is_joined:
+            return
+        joint, scale = self._kernel, self.scale
+        assert joint is not None and scale is not None
+        x, layout, flags = self.source_of(joint, self._bottom), joint.layout, _GIVEN | scale.flags
+        own = _GIVEN if self._use_stored else NormalizationFlags(0)
+        normalized, kernel = ArrangedArray(self.arranger, layout), OneDnnNormalization(self.arranger, layout, own, self._eps)
+        given = kernel if self._use_stored else OneDnnNormalization(self.arranger, layout, _GIVEN, self._eps)
+        given.forward(x, normalized.array, self._mean, self._variance)
+        scale.leave(OneDnnNormalization(self.arranger, layout, flags, 0.0), normalized.array)
+        self._kernel, self.source, self.is_joined = kernel, x, False
+        if self.relu is not None:
+            self.relu.leaves_backward = False
+
+    def _read_statistics(self) -> None:
+        total = float(self.blobs[2].data_memory.host()[0])
+        for blob, out in zip(self.blobs, (self._mean, self._variance), strict=False):
+            np.multiply(blob.data_memory.host()[: blob.count], 1 / total if total else 0.0, out=out)

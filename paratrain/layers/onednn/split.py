@@ -1,0 +1,52 @@
+"""Split: gradients are added up as they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paratrain.blob import Blob
+from paratrain.layers.base import register_layer
+from paratrain.layers.onednn.arrays import common_layout, owns_memory
+from paratrain.layers.onednn.base import OneDnnLayer
+from paratrain.layers.split import SplitLayer
+
+__all__ = ["OneDnnSplitLayer", "add_up"]
+
+_CHUNK = 1 << 16  # values: what has been added up so far stays in a core's cache
+
+
+def add_up(arrays: Sequence[Any], total: Any) -> None:
+    """total = the sum of the flat arrays, one or more, in order; ``total`` may be the first of them."""
+    if len(arrays) == 1:
+        if arrays[0] is not total:
+            total[...] = arrays[0]
+        return
+    for start in range(0, total.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        out = total[part]
+        np.add(arrays[0][part], arrays[1][part], out=out)
+        for array in arrays[2:]:
+            np.add(out, array[part], out=out)
+
+
+@register_layer("Split", backend="onednn")
+class OneDnnSplitLayer(OneDnnLayer[None], SplitLayer):
+    """Split; the tops share the bottom's memory in whatever layout, gradients are added in the layout that most come in."""
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        own = bottom[0].diff_memory
+        given = [blob.diff_memory for blob in top if not blob.diff_is_untouched]
+        layout = common_layout(given, bottom[0].shape) if owns_memory(own) else None
+        if not propagate_down[0] or (len(given) == 1 and given[0] is own):
+            return
+        if layout is None or layout.is_plain or any(memory is own for memory in given):
+            super().backward(top, propagate_down, bottom)
+            return
+        count = layout.size_bytes // 4
+        arrays = [
+            self.copies.read(memory, layout, str(index)).view(np.float32)[:count] for index, memory in enumerate(given)
+        ]
+        add_up(arrays, self.arranger.write(own, layout).view(np.float32)[:count])

@@ -1,0 +1,85 @@
+"""Which layers of a net may be computed together.
+
+A ReLU that works in place on the top of a convolution or an inner product is computed by that layer, where the backend can:
+the blob only ever shows the rectified values, so nobody can tell, as long as both layers run. So it is with a BatchNorm, a
+Scale and perhaps a ReLU that follow each other in place; these are one forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paratrain.layers import Layer
+from paratrain.layers.onednn.fusion import AppliesReLU, FusedReLU
+from paratrain.layers.onednn.normalization import OneDnnBatchNormLayer, OneDnnScaleLayer
+from paratrain.net.wiring import LayerWiring
+
+__all__ = ["Fusion"]
+
+
+class Fusion:
+    """The pairs of layers of a net that may be computed together."""
+
+    def __init__(self, layers: Sequence[Layer], wiring: Sequence[LayerWiring]) -> None:
+        self._pairs: list[tuple[int, int, AppliesReLU]] = []
+        for index, (layer, wired) in enumerate(zip(layers, wiring, strict=True)):
+            follower = _first_reader(wiring, index) if isinstance(layer, AppliesReLU) and len(wired.tops) == 1 else None
+            if follower is None or wiring[follower].tops[0] is not wired.tops[0]:
+                continue
+            relu = layers[follower]
+            if isinstance(layer, AppliesReLU) and isinstance(relu, FusedReLU) and relu.fused_slope is not None:
+                layer.relu = relu
+                self._pairs.append((index, follower, layer))
+
+        self._chains: list[tuple[int, int, OneDnnBatchNormLayer]] = []
+        for index, (layer, wired) in enumerate(zip(layers, wiring, strict=True)):
+            if isinstance(layer, OneDnnBatchNormLayer) and wired.bottoms[0] is wired.tops[0]:
+                last = _find_chain(layers, wiring, index, layer)
+                if last is not None:
+                    self._chains.append((index, last, layer))
+
+    def begin(self, start: int, stop: int, is_allowed: bool) -> None:
+        """Layers ``start`` to ``stop`` (not included) are about to run forward: fuse the pairs of which both do."""
+        for first, second, layer in self._pairs:
+            layer.applies_relu = is_allowed and start <= first and second < stop
+        for first, last, norm in self._chains:
+            norm.applies_chain = is_allowed and start <= first and last < stop
+
+    def begin_backward(self, start: int, end: int) -> None:
+        """Layers ``start`` down to ``end`` (included) are about to run backward: part the chains of which only some do."""
+        for first, last, norm in self._chains:
+            if first <= start and end <= last and not (end <= first and last <= start):
+                norm.separate()
+
+
+def _find_chain(
+    layers: Sequence[Layer], wiring: Sequence[LayerWiring], index: int, norm: OneDnnBatchNormLayer
+) -> int | None:
+    """Tell the BatchNorm layer ``index`` what follows it in place and can be computed with it; return the last of that."""
+    second = _in_place_reader(wiring, index)
+    scale = None if second is None else layers[second]
+    if second is None or not isinstance(scale, OneDnnScaleLayer) or not scale.can_join:
+        return None
+    if wiring[second].needs_backward and not wiring[index].propagate_down[0]:
+        return None
+    norm.scale = scale
+    third = _in_place_reader(wiring, second)
+    relu = None if third is None else layers[third]
+    if third is not None and isinstance(relu, FusedReLU) and relu.fused_slope == 0:
+        norm.relu = relu
+        return third
+    return second
+
+
+def _in_place_reader(wiring: Sequence[LayerWiring], maker: int) -> int | None:
+    """The layer that works in place on the top of layer ``maker``, first of all."""
+    reader = _first_reader(wiring, maker)
+    return reader if reader is not None and wiring[reader].tops[0] is wiring[maker].tops[0] else None
+
+
+def _first_reader(wiring: Sequence[LayerWiring], maker: int) -> int | None:
+    blob = wiring[maker].tops[0]
+    for index in range(maker + 1, len(wiring)):
+        if any(bottom is blob for bottom in wiring[index].bottoms):
+            return index
+    return None

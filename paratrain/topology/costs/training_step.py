@@ -1,0 +1,289 @@
+"""The predicted time of a training step's exchange on CPU ranks, its update included.
+
+Ranks have a core each, which adds, updates and moves messages by turns, so that the times of these add up:
+
+    time = sum + update + spread      (gradients to those who update; the update; parameters to all)
+
+With p ranks on g nodes, m on the fullest node and c on the emptiest, N bytes of gradients in k slices, and for each byte
+A seconds to add it, b to send it in the node (a for each message on top), B over a network card (a'), n cards in a node:
+
+    tree, one node         sum = the pipelined tree of `cost`, k chunks, at A for each edge        update U(N), by one
+                           spread: nothing is sent, all read one array
+    tree, messages         sum = the same with b + A (B + A between nodes), spread = with b (B)    update U(N), by one
+    sharded, one node      sum = (p-1)/p N A                                                       update U(N/p) by all
+    sharded, messages      spread = M(p-1), sum = the same + (p-1)/p N A                           update U(N/p) by all
+                           M: k ((m-1) a + (p-m) a') + (m-1)/p N b + (p-m)/p N max(B, m B / n)
+    ring, messages         (p-1) rounds of N/p each way, as in `exchanges`, with b + A up, b down  update U(N/p) by all
+    mpi                    halving and doubling, as in `exchanges`, with b + A up, b down          update U(N) by all
+    two levels             sum = (m-1) N/c A + (g-1)/g N/c A + X,  spread = X                      update U(N/(g c)), by c
+    (sharded, ring)        X: k (g-1) a' + (g-1)/g N max(B / c, B / n)
+
+    Where messages carry gradients in fewer bits, b and B of the way up are that much less.
+
+    U(x) = x (2 (2 + h) / r), with h arrays that the solver remembers, each of which is read and written as parameters and
+    gradients are, and r the bytes a second that a core reads and writes; "sharded" on one node saves reading the gradients,
+    which are in its cache then: 2 (2 + h) - 1.
+
+The bytes are those of Patarasuk and Yuan 2009 ("Bandwidth optimal all-reduce algorithms for clusters of workstations"), the
+rounds of `mpi` Rabenseifner's (2004); what an MPI really does is its own affair. A, b and r are what a core reaches alone;
+where many ranks of a node are busy they share its memory. Where ranks wait for each other since some are slower, and what
+backward hides of the time on the network, is left out of account, and so are further passes over the gradients
+(clip_gradients, layer-wise rates). The default figures are the catalogue's, fitted to benchmarks/results/exchange.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from paratrain.topology.costs.cluster import Cluster, ClusterFabric
+from paratrain.topology.costs.contention import Segment
+from paratrain.topology.costs.cost import TreeClock
+from paratrain.topology.costs.exchanges import doubling_rounds, ring_round, round_seconds
+from paratrain.topology.link_figures import LinkFigure, figures, network_figure
+from paratrain.topology.machine import Machine
+from paratrain.topology.tree import Tree
+
+__all__ = ["STEP_EXCHANGES", "MessageFabric", "StepPrediction", "StepWork", "predict_step"]
+
+STEP_EXCHANGES = ("tree", "sharded", "ring", "mpi")
+
+# Bytes that memory moves for a byte that is added (two read, one written), and for one that a message copies twice.
+_MOVED_BY_ADDING = 3
+_MOVED_BY_MESSAGES = 4
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What ranks have to do in every step: `byte_count` bytes of gradients in slices of about `slice_bytes`.
+
+    The solver remembers `history_count` values for each that it updates: 1 for SGD, 2 for Adam. Messages carry
+    `sent_share` of the bytes of gradients: half of them where they go in 16 bits.
+    """
+
+    byte_count: int
+    slice_bytes: int
+    history_count: int = 1
+    sent_share: float = 1.0
+
+    @property
+    def slice_count(self) -> int:
+        """The count of slices."""
+        return max(1, -(-self.byte_count // self.slice_bytes))
+
+
+@dataclass(frozen=True)
+class StepPrediction:
+    """The predicted seconds of a step's exchange and update, on the rank that is the last to be done.
+
+    `exchange` is one of STEP_EXCHANGES, `sum_s` the time in which gradients reach those who update, `update_s` that of the
+    update, `spread_s` that in which parameters reach all ranks.
+    """
+
+    exchange: str
+    sum_s: float
+    update_s: float
+    spread_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The seconds of all of it."""
+        return self.sum_s + self.update_s + self.spread_s
+
+
+class MessageFabric(ClusterFabric):
+    """CPU ranks that send each other messages, also within a node; with `adding` the receiver adds what arrives.
+
+    What was measured within a node is of its shared memory, and says nothing of messages.
+    """
+
+    def __init__(self, cluster: Cluster, *, adding: bool, sent_share: float = 1.0) -> None:
+        plain = {id(node): replace(node, measured={}) for node in cluster.nodes}
+        super().__init__(Cluster(tuple(plain[id(node)] for node in cluster.nodes)))
+        self._add_s = 1 / _added_bytes_per_s() if adding else 0.0
+        self._sent_share = sent_share
+        self._with_adding: dict[LinkFigure, LinkFigure] = {}
+
+    def figure(self, one: int, other: int) -> LinkFigure:
+        """See `Fabric`."""
+        is_inside = self.cluster.members[one][0] == self.cluster.members[other][0]
+        link = _message_figure() if is_inside else super().figure(one, other)
+        if link not in self._with_adding:
+            seconds = self._sent_share / link.bytes_per_s + self._add_s
+            self._with_adding[link] = LinkFigure(1 / seconds, link.latency_s, origin=link.origin)
+        return self._with_adding[link]
+
+    def capacity(self, segment: Segment) -> float:
+        """See `Fabric`; in bytes of gradients."""
+        return super().capacity(segment) / self._sent_share
+
+
+def predict_step(
+    exchange: str, cluster: Cluster, tree: Tree, work: StepWork, *, shares_memory: bool = True
+) -> StepPrediction:
+    """Predict a step by this exchange over the CPU ranks of a cluster, which `tree` joins (used by "tree" alone).
+
+    With `shares_memory`, ranks of a node read each other's arrays, where the exchange can. See above for the formulas.
+    """
+    assert exchange in STEP_EXCHANGES, exchange
+    step = _Step(cluster, tree, work)
+    if cluster.size == 1:
+        return step.prediction(exchange, 0.0, step.update_s(work.byte_count, 1), 0.0)
+    is_shared = shares_memory and step.most > 1
+    match exchange:
+        case "tree" if is_shared and step.node_count == 1:
+            return step.shared_tree()
+        case "tree":
+            return step.message_tree()
+        case "sharded" if is_shared and step.node_count == 1:
+            return step.shared_sharded()
+        case "sharded" | "ring" if is_shared and step.node_count > 1:
+            return step.two_levels(exchange)
+        case "sharded":
+            return step.message_sharded()
+        case "ring":
+            return step.ring()
+    return step.mpi()
+
+
+class _Step:
+    """One prediction in the making; the names are those of the formulas above."""
+
+    def __init__(self, cluster: Cluster, tree: Tree, work: StepWork) -> None:
+        self.cluster, self.tree, self.work = cluster, tree, work
+        counts = [len(node.members) for node in cluster.nodes]
+        self.size, self.node_count, self.most, self.fewest = cluster.size, len(counts), max(counts), min(counts)
+        self.slices = work.slice_count
+        core = figures()["core"]
+        self._core_bytes_per_s: float = core["gb_per_s"] * 1e9
+        self._slices_s: float = self.slices * core["slice_us"] * 1e-6
+        self._memory_bytes_per_s: float = (
+            _MOVED_BY_ADDING * figures()["shared"]["memory_gb_per_s"] * 1e9 * self._numa_count
+        )
+
+    @cached_property
+    def fabric(self) -> ClusterFabric:
+        return ClusterFabric(self.cluster)
+
+    @property
+    def _numa_count(self) -> int:
+        """The NUMA nodes that ranks of the first node are known to be bound to; 1 where nobody said."""
+        return max(1, len({member.numa_node for member in self.cluster.nodes[0].members}))
+
+    def prediction(self, exchange: str, sum_s: float, update_s: float, spread_s: float) -> StepPrediction:
+        """What was found; the slices' own costs count as part of the sum."""
+        sum_s += self._slices_s if self.size > 1 else 0.0
+        return StepPrediction(exchange, sum_s, update_s, spread_s)
+
+    def update_s(self, byte_count: float, busy: int, *, is_in_cache: bool = False) -> float:
+        """U: the seconds for updating `byte_count` bytes of parameters, while `busy` ranks of a node do so."""
+        moved = 2 * (2 + self.work.history_count) - (1 if is_in_cache else 0)
+        return byte_count * moved / self._shared(self._core_bytes_per_s, 1, busy)
+
+    def add_s(self, byte_count: float, busy: int) -> float:
+        """The seconds for adding `byte_count` bytes of other ranks of the node, while `busy` of them do so."""
+        return byte_count / self._shared(1 / self._seconds_per_added_byte, _MOVED_BY_ADDING, busy)
+
+    def _shared(self, rate: float, moved: int, busy: int) -> float:
+        """The rate of each of `busy` ranks that would all reach `rate` alone, and move so many bytes for each byte."""
+        return min(rate, self._memory_bytes_per_s / (moved * busy))
+
+    @cached_property
+    def _seconds_per_added_byte(self) -> float:
+        """The slowest rank's, over the other ranks of its node, of which it adds equal parts."""
+        return max(map(_mean_seconds_per_byte, set(self.cluster.nodes)))
+
+    @cached_property
+    def network(self) -> LinkFigure:
+        """What the slowest of the nodes' cards can do."""
+        found = set(map(network_figure, self.cluster.nodes))
+        return LinkFigure(min(figure.bytes_per_s for figure in found), max(figure.latency_s for figure in found))
+
+    @property
+    def cards(self) -> int:
+        return min(node.network_cards for node in self.cluster.nodes)
+
+    def shared_tree(self) -> StepPrediction:
+        clock = TreeClock(self.fabric.node_fabrics[0], self.tree)
+        latency = max(clock.latency)
+        sum_s = clock.reduce_s(self.work.byte_count, self.slices)
+        return self.prediction("tree", sum_s, self.update_s(self.work.byte_count, 1), latency)
+
+    def message_tree(self) -> StepPrediction:
+        up, down = (
+            TreeClock(fabric, self.tree).reduce_s(self.work.byte_count, self.slices)
+            for fabric in self.message_fabrics()
+        )
+        return self.prediction("tree", up, self.update_s(self.work.byte_count, 1), down)
+
+    def shared_sharded(self) -> StepPrediction:
+        part = self.work.byte_count / self.size
+        latency = figures()["shared"]["within_a_numa_node"]["latency_us"] * 1e-6
+        sum_s = latency + self.add_s((self.size - 1) * part, self.size)
+        return self.prediction("sharded", sum_s, self.update_s(part, self.size, is_in_cache=True), latency)
+
+    def message_sharded(self) -> StepPrediction:
+        part, inside, outside = self.work.byte_count / self.size, self.most - 1, self.size - self.most
+        message = _message_figure()
+        rate = self._shared(message.bytes_per_s, _MOVED_BY_MESSAGES, self.most)
+        latency_s, bytes_s = inside * self.slices * message.latency_s, inside * part / rate
+        if outside:
+            network = self.network
+            latency_s += outside * self.slices * network.latency_s
+            bytes_s += outside * part / network.bytes_per_s * max(1.0, self.most / self.cards)
+        sum_s = latency_s + self.work.sent_share * bytes_s + self.add_arrived_s((self.size - 1) * part, self.most)
+        return self.prediction("sharded", sum_s, self.update_s(part, self.most), latency_s + bytes_s)
+
+    def add_arrived_s(self, byte_count: float, busy: int) -> float:
+        """The seconds for adding what messages have brought."""
+        return byte_count / self._shared(_added_bytes_per_s(), _MOVED_BY_ADDING, busy)
+
+    def ring(self) -> StepPrediction:
+        transfers = ring_round(range(self.size), self.work.byte_count / self.slices)
+        up, down = (
+            self.slices * (self.size - 1) * round_seconds(fabric, transfers) for fabric in self.message_fabrics()
+        )
+        return self.prediction("ring", up, self.update_s(self.work.byte_count / self.size, self.most), down)
+
+    def mpi(self) -> StepPrediction:
+        rounds = doubling_rounds(range(self.size), self.work.byte_count / self.slices, halving=True)
+        middle = len(rounds) // 2
+        halves = zip(self.message_fabrics(), (rounds[:middle], rounds[middle:]), strict=True)
+        up, down = (
+            self.slices * sum(round_seconds(fabric, transfers) for transfers in half) for fabric, half in halves
+        )
+        return self.prediction("mpi", up, self.update_s(self.work.byte_count, self.most), down)
+
+    def message_fabrics(self) -> tuple[MessageFabric, MessageFabric]:
+        """For gradients, which are added where they arrive, and for parameters."""
+        up = MessageFabric(self.cluster, adding=True, sent_share=self.work.sent_share)
+        return up, MessageFabric(self.cluster, adding=False)
+
+    def two_levels(self, exchange: str) -> StepPrediction:
+        part, others = self.work.byte_count / self.fewest, self.node_count - 1
+        network = self.network
+        across = others / self.node_count * self.work.byte_count / network.bytes_per_s
+        latency_s, bytes_s = others * self.slices * network.latency_s, across / min(self.fewest, self.cards)
+        sum_s = self.add_s((self.most - 1) * part, self.fewest) if self.most > 1 else 0.0
+        sum_s += latency_s + self.work.sent_share * bytes_s
+        sum_s += self.add_arrived_s(others / self.node_count * part, self.fewest)
+        update_s = self.update_s(part / self.node_count, self.fewest)
+        return self.prediction(exchange, sum_s, update_s, latency_s + bytes_s)
+
+
+def _message_figure() -> LinkFigure:
+    entry = figures()["messages"]
+    return LinkFigure(entry["gb_per_s"] * 1e9, entry["latency_us"] * 1e-6)
+
+
+def _added_bytes_per_s() -> float:
+    """What a core adds of an array in memory near it."""
+    return float(figures()["shared"]["within_a_numa_node"]["gb_per_s"]) * 1e9
+
+
+def _mean_seconds_per_byte(node: Machine) -> float:
+    """For the slowest rank of a node: the mean over the others of the seconds to add a byte of theirs."""
+    fabric = ClusterFabric(Cluster((node,)))
+    ranks = range(fabric.size)
+    sums = [sum(1 / fabric.figure(one, other).bytes_per_s for other in ranks if other != one) for one in ranks]
+    return max(sums) / max(1, fabric.size - 1)

@@ -1,0 +1,72 @@
+"""Connections between the helpers of different hosts: the hub listens, the others come to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import queue
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from paratrain.watching.wire import Wire
+
+__all__ = ["HubSearch", "greet", "listen"]
+
+_TRY_S = 3.0
+_ALL_S = 30.0
+_PAUSE_S = 1.0
+
+
+def listen() -> socket.socket:
+    """A socket on all addresses of this host, at a port of the system's choice."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def greet(wire: Wire, message: dict[str, Any], token: str) -> bool:
+    """On the hub: answer a helper's first message; False for anybody else's."""
+    if not hmac.compare_digest(str(message.get("token", "")), token):
+        return False
+    wire.send({"kind": "welcome"})
+    return True
+
+
+class HubSearch:
+    """Looks for the hub at its addresses, one after the other, in a thread; the result is in ``found``."""
+
+    def __init__(self, addresses: Sequence[str], port: int, hello: dict[str, Any]) -> None:
+        self.found: queue.SimpleQueue[Wire | str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(addresses, port, hello), daemon=True, name="search")
+        self._thread.start()
+
+    def _run(self, addresses: Sequence[str], port: int, hello: dict[str, Any]) -> None:
+        problems: dict[str, str] = {}
+        until = time.monotonic() + _ALL_S
+        while time.monotonic() < until:
+            for address in addresses:
+                try:
+                    self.found.put(_try(address, port, hello))
+                    return
+                except (OSError, ValueError) as error:
+                    problems[address] = str(error)
+            time.sleep(_PAUSE_S)
+        tried = "; ".join(f"{address}: {problem}" for address, problem in problems.items())
+        self.found.put(f"port {port} of rank 0's host does not answer ({tried})")
+
+
+def _try(address: str, port: int, hello: dict[str, Any]) -> Wire:
+    connection = socket.create_connection((address, port), _TRY_S)
+    try:
+        connection.sendall(Wire.encode(hello))
+        answer = connection.makefile("rb", buffering=0).readline(1000)  # unbuffered: what follows is read by the Wire
+        if Wire.parse(answer).get("kind") != "welcome":
+            raise ValueError("another program answers")
+    except BaseException:
+        connection.close()
+        raise
+    return Wire(connection)

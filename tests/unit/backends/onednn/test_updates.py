@@ -1,0 +1,84 @@
+"""oneDNN's updates of flat arrays against their formulas in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from paratrain.backends.base import AdamRule, MomentumRule, UpdateRule
+from paratrain.backends.onednn import library
+
+pytestmark = pytest.mark.skipif(library.problem() is not None, reason=f"oneDNN is not of use here: {library.problem()}")
+
+RATE, DECAY, SCALE = 0.02, 5e-4, 0.25
+COUNT = 70_000
+
+Doubles = npt.NDArray[np.float64]
+
+
+def make(rule: UpdateRule, seed: int = 1) -> list[npt.NDArray[np.float32]]:
+    """Data, diff and histories; squares are not negative."""
+    random = np.random.default_rng(seed)
+    arrays = [random.standard_normal(COUNT).astype(np.float32) for _ in range(4 if isinstance(rule, AdamRule) else 3)]
+    if isinstance(rule, AdamRule):
+        arrays[3] = np.abs(arrays[3])
+    return arrays
+
+
+def by_formula(rule: UpdateRule, data: Doubles, diff: Doubles, *history: Doubles) -> tuple[Doubles, ...]:
+    gradient = SCALE * diff + DECAY * data
+    if isinstance(rule, MomentumRule):
+        velocity = rule.momentum * history[0] + RATE * gradient
+        return data - velocity, velocity
+    mean = rule.momentum * history[0] + (1 - rule.momentum) * gradient
+    square = rule.momentum2 * history[1] + (1 - rule.momentum2) * gradient**2
+    return data - RATE * rule.correction * mean / (np.sqrt(square) + rule.delta), mean, square
+
+
+def update(rule: UpdateRule, arrays: list[npt.NDArray[np.float32]], cuts: list[int]) -> None:
+    from paratrain.backends.onednn.primitive import Engine
+    from paratrain.backends.onednn.updates import OneDnnUpdate
+
+    fused = OneDnnUpdate(Engine(library.load()))
+    fused.begin(rule, arrays[0], arrays[1], arrays[2:])
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        fused.run(start, stop, rate=RATE, decay=DECAY, scale=SCALE)
+
+
+@pytest.mark.parametrize(
+    "rule", [MomentumRule(0.9), MomentumRule(0.0), AdamRule(0.9, 0.999, 0.5, 1e-8), AdamRule(0, 0.5, 1, 0.1)]
+)
+@pytest.mark.parametrize("stop", [1, 1023, 1024, 3000, COUNT])
+def test_agrees_with_the_formula(rule: UpdateRule, stop: int) -> None:
+    arrays = make(rule)
+    before = [array.copy() for array in arrays]
+    update(rule, arrays, [0, stop])
+    expected = by_formula(rule, *[array[:stop].astype(np.float64) for array in before])
+    for found, wanted in zip([arrays[0], *arrays[2:]], expected, strict=True):
+        np.testing.assert_allclose(found[:stop], wanted, rtol=2e-6, atol=2e-7)
+    for found, untouched in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(found[stop:], untouched[stop:])
+
+
+@pytest.mark.parametrize("rule", [MomentumRule(0.9), AdamRule(0.9, 0.999, 0.5, 1e-8)])
+def test_bits_do_not_depend_on_where_ranges_begin(rule: UpdateRule) -> None:
+    whole, parts = make(rule), make(rule)
+    update(rule, whole, [0, COUNT])
+    update(rule, parts, [0, 1, 5, 1000, 2024, 2025, 40_001, 69_999, COUNT])
+    for one, other in zip([whole[0], *whole[2:]], [parts[0], *parts[2:]], strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_momentum_may_change_from_step_to_step() -> None:
+    from paratrain.backends.onednn.primitive import Engine
+    from paratrain.backends.onednn.updates import OneDnnUpdate
+
+    data, diff, velocity = make(MomentumRule(0))
+    fused = OneDnnUpdate(Engine(library.load()))
+    for momentum in (0.5, 0.9, 0.5):
+        expected = by_formula(MomentumRule(momentum), *[array.astype(np.float64) for array in (data, diff, velocity)])
+        fused.begin(MomentumRule(momentum), data, diff, [velocity])
+        fused.run(0, COUNT, rate=RATE, decay=DECAY, scale=SCALE)
+        np.testing.assert_allclose(data, expected[0], rtol=2e-6, atol=2e-7)
+        np.testing.assert_allclose(velocity, expected[1], rtol=2e-6, atol=2e-7)

@@ -1,0 +1,36 @@
+"""The options about ranks that wait."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from paratrain.comm import LocalCommunicator
+from paratrain.launch.stalls import activity_of, add_stalls, start_watching
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_stalls(parser)
+    return parser.parse_args(words)
+
+
+def test_the_limits() -> None:
+    default, given = parse(), parse("--stall-warn", "0", "--stall-abort", "2.5")
+    assert (default.stall_warn, default.stall_abort) == (60, 1800)
+    assert (given.stall_warn, given.stall_abort) == (0, 2.5)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "soon"])
+def test_limits_are_numbers_of_seconds(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--stall-warn={value}")
+    assert "--stall-warn" in capsys.readouterr().err
+
+
+def test_one_rank_is_not_watched() -> None:
+    communicator = LocalCommunicator()
+    start_watching(parse(), communicator, "net")
+    assert communicator.watch is None
+    activity_of(communicator).enter("data", "mnist")

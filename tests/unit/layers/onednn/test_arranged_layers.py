@@ -1,0 +1,216 @@
+"""Layers on oneDNN against the numpy backend, with blobs in blocks of channels, with the channels last, and mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from paratrain.backends import create_backend
+from paratrain.backends.onednn import library
+from paratrain.blob import Memory, SyncedMemory
+from paratrain.layers.base import LayerContext
+from paratrain.proto import TEST, TRAIN
+from tests.gradient_check import LayerRun, distinct_values, set_up_layer
+from tests.unit.layers.golden import golden_names, run_golden_case
+
+pytestmark = pytest.mark.skipif(library.problem() is not None, reason=f"oneDNN is not of use here: {library.problem()}")
+
+Array = npt.NDArray[Any]
+LAYOUTS = ["blocked", "last", "plain", "mixed"]
+GOLDEN = (
+    "absval", "batch_norm", "bias", "concat", "deconv", "dropout", "eltwise", "elu", "power", "scale", "sigmoid",
+    "slice", "softmax", "split", "tanh",
+)  # fmt: skip
+
+
+def arrange(memory: Memory, shape: tuple[int, ...], layout_name: str, backend: Any) -> None:
+    """Move the values of a memory into a layout: the plain array is out of date then."""
+    from paratrain.backends.onednn.arranged import ArrangedArray
+    from paratrain.backends.onednn.layout import Layout
+
+    assert isinstance(memory, SyncedMemory)
+    if layout_name == "plain":
+        return
+    found = backend.library
+    layout = Layout.blocked(found, shape, 16) if layout_name == "blocked" else Layout.channels_last(found, shape)
+    assert layout is not None
+    arranged = ArrangedArray(backend.arranger, layout)
+    backend.arranger.reorder(memory.host().copy(), backend.arranger.plain(shape), arranged.array, layout)
+    memory.arrange(arranged)
+    memory._host = np.full(memory.count, np.nan, memory.dtype)  # whoever reads it without asking is found out
+
+
+def layout_at(layout_name: str, index: int) -> str:
+    return ("blocked", "last", "plain")[index % 3] if layout_name == "mixed" else layout_name
+
+
+def run_both(
+    layer: str,
+    bottoms: Sequence[Array],
+    layout_name: str,
+    *,
+    in_place: bool = False,
+    propagate: Sequence[bool] | None = None,
+    phase: Any = TRAIN,
+    top_count: int | None = None,
+    passes: int = 2,
+) -> LayerRun:
+    """Compare two forward and backward passes of a layer on both backends; return the run on oneDNN."""
+    propagate = [True] * len(bottoms) if propagate is None else list(propagate)
+    backends = [create_backend("numpy"), create_backend("onednn")]
+    runs = [
+        set_up_layer(
+            layer, bottoms, in_place=in_place, top_count=top_count,
+            context=LayerContext(backend=backend, phase=phase, dtype=np.float32, seed=3),
+        )
+        for backend in backends
+    ]  # fmt: skip
+    random = np.random.default_rng(5)
+    for blobs in zip(*[run.layer.blobs for run in runs], strict=True):
+        values, diffs = random.uniform(0.5, 1.5, blobs[0].shape), random.normal(size=blobs[0].shape)
+        for blob in blobs:
+            blob.data[...], blob.diff[...] = values, diffs
+    for number in range(passes):
+        for index, values in enumerate(bottoms):
+            for run, backend in zip(runs, backends, strict=True):
+                run.bottoms[index].data[...] = values * (1 + number)
+                if backend.name == "onednn":
+                    arrange(run.bottoms[index].data_memory, values.shape, layout_at(layout_name, index), backend)
+        for run in runs:
+            run.layer.forward(run.bottoms, run.tops)
+        for index, tops in enumerate(zip(*[run.tops for run in runs], strict=True)):
+            expected = tops[0].data.copy()
+            if number:  # reading for the first time goes along a copy, then the blob itself is asked
+                close(tops[1].data_memory.host()[: expected.size].reshape(expected.shape), expected, f"top {index}")
+            diff = random.normal(size=tops[0].shape)
+            for top, backend in zip(tops, backends, strict=True):
+                top.diff[...] = diff
+                if backend.name == "onednn":
+                    arrange(top.diff_memory, top.shape, layout_at(layout_name, index + number), backend)
+        for run in runs:
+            for bottom, down in zip(run.bottoms, propagate, strict=True):
+                if not down and not in_place:
+                    bottom.diff[...] = 7
+            run.layer.backward(run.tops, propagate, run.bottoms)
+        for index, blobs in enumerate(zip(*[run.bottoms for run in runs], strict=True)):
+            if propagate[index] or not in_place:
+                close(blobs[1].diff, blobs[0].diff, f"bottom {index}")
+        for index, blobs in enumerate(zip(*[run.layer.blobs for run in runs], strict=True)):
+            close(blobs[1].data, blobs[0].data, f"values of blob {index}")
+            close(blobs[1].diff, blobs[0].diff, f"gradient of blob {index}")
+    return runs[1]
+
+
+def close(found: Array, expected: Array, what: str) -> None:
+    largest = max(float(np.abs(expected).max()), 1e-3)
+    np.testing.assert_allclose(found / largest, expected / largest, rtol=0, atol=2e-5, err_msg=what)
+
+
+def stays_arranged(memory: Memory) -> bool:
+    return memory.arrangement is not None
+
+
+def images(*shapes: tuple[int, ...], seed: int = 1) -> list[Array]:
+    random = np.random.default_rng(seed)
+    return [random.normal(1, 2, size=shape).astype(np.float32) for shape in shapes]
+
+
+SHAPE, PADDED = (2, 32, 5, 3), (3, 20, 4, 3)
+
+
+@pytest.mark.parametrize("name", golden_names(*GOLDEN))
+def test_golden(name: str) -> None:
+    run_golden_case(name, backend="onednn")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [SHAPE, PADDED])
+@pytest.mark.parametrize(
+    "settings",
+    ["", "coeff: 1 coeff: -2 coeff: 0.5", "operation: PROD", "operation: MAX", "operation: PROD stable_prod_grad: false"],
+)
+def test_eltwise(settings: str, shape: tuple[int, ...], layout: str) -> None:
+    bottoms = [value.astype(np.float32) for value in distinct_values((3, *shape), np.random.default_rng(2))]
+    layer = f'type: "Eltwise" eltwise_param {{ {settings} }}'
+    run_both(layer, bottoms, layout)
+    run_both(layer, bottoms, layout, propagate=[False, True, True], passes=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("top_count", [1, 2, 4])
+def test_split(top_count: int, layout: str) -> None:
+    run_both('type: "Split"', images(PADDED), layout, top_count=top_count)
+    run = run_both('type: "Split"', images(SHAPE), layout, top_count=top_count)
+    assert all(top.data_memory is run.bottoms[0].data_memory for top in run.tops)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [(16, 32, 16), (5, 20, 16), (7,)])
+@pytest.mark.parametrize("spatial", [(3, 4), (1, 1), (6,), (2, 3, 2)])
+def test_concat_and_slice(channels: tuple[int, ...], spatial: tuple[int, ...], layout: str) -> None:
+    parts = images(*[(2, count, *spatial) for count in channels])
+    run_both('type: "Concat"', parts, layout)
+    run_both('type: "Concat"', parts, layout, propagate=[False, *[True] * (len(parts) - 1)], passes=1)
+    points = " ".join(f"slice_point: {sum(channels[:index])}" for index in range(1, len(channels)))
+    run_both(f'type: "Slice" slice_param {{ {points} }}', images((2, sum(channels), *spatial)), layout,
+             top_count=len(channels))  # fmt: skip
+    if len(set(channels)) == 1:
+        run_both('type: "Concat" concat_param { axis: 2 }', parts, layout)
+
+
+@pytest.mark.parametrize("layout", ["blocked", "last", "plain"])
+@pytest.mark.parametrize("shape", [SHAPE, PADDED, (4, 6), (2, 16, 7), (2, 16, 2, 3, 2)])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "BatchNorm"',
+        'type: "BatchNorm" batch_norm_param { use_global_stats: true eps: 0.01 }',
+        'type: "Scale"',
+        'type: "Scale" scale_param { bias_term: true }',
+        'type: "Bias"',
+    ],
+)
+def test_channel_by_channel(layer: str, in_place: bool, shape: tuple[int, ...], layout: str) -> None:
+    if len(shape) == 2 and layout == "blocked":
+        pytest.skip("no blocks without pixels")
+    run = run_both(layer, images(shape), layout, in_place=in_place)
+    if len(shape) == 4:
+        assert stays_arranged(run.bottoms[0].diff_memory)
+        assert getattr(run.layer, "_kernel") is not None, "computed by numpy"
+
+
+@pytest.mark.parametrize("layer", ['type: "Scale" scale_param { bias_term: true }', 'type: "Bias"'])
+def test_factors_of_a_layer_whose_bottom_needs_no_gradient(layer: str) -> None:
+    run_both(layer, images(SHAPE), "blocked", propagate=[False])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_factors_along_other_axes(axis: int) -> None:
+    run_both(f'type: "Scale" scale_param {{ axis: {axis} bias_term: true }}', images(SHAPE), "blocked")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "AbsVal"',
+        'type: "ELU"',
+        'type: "ELU" elu_param { alpha: -0.5 }',
+        'type: "TanH"',
+        'type: "Sigmoid"',
+        'type: "Power" power_param { power: 2 scale: 0.5 shift: 0.1 }',
+        'type: "Dropout"',
+    ],
+)
+def test_value_by_value(layer: str, in_place: bool, layout: str) -> None:
+    if in_place and "AbsVal" in layer:
+        pytest.skip("its gradient needs the bottom")
+    for shape in (SHAPE, PADDED):
+        run_both(layer, images(shape), layout, in_place=in_place)
+        run_both(layer, images(shape), layout, in_place=in_place, phase=TEST, passes=1)
