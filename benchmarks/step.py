@@ -21,35 +21,20 @@ import sys
 import time
 from pathlib import Path
 
+from fed_net import fed_solver_parameter, feed
 from machine import REPOSITORY, describe
 
 PEER = REPOSITORY / "benchmarks" / "peers" / "torch_net.py"
-FED_FROM_OUTSIDE = {"Data", "DummyData", "Input", "ImageData", "HDF5Data", "MemoryData", "Accuracy", "Silence"}
 
 
 def time_own_steps(options: argparse.Namespace) -> tuple[float, float]:
     """Return the median milliseconds of a step in this process, and its peak memory in MB."""
-    import numpy as np
-
     from paratrain.backends import create_backend
-    from paratrain.proto import TRAIN, NetParameter, NetState, SolverParameter, filter_net, read_prototxt
     from paratrain.solvers import create_solver
 
-    net = filter_net(read_prototxt(options.net, NetParameter), NetState(phase=TRAIN))
-    layers = [layer for layer in net.layer if layer.type not in FED_FROM_OUTSIDE]
-    del net.layer[:]
-    for top, shape in (("data", [options.batch, *options.sample_shape]), ("label", [options.batch])):
-        source = net.layer.add(name=top, type="Input", top=[top])
-        source.input_param.shape.add(dim=shape)
-    net.layer.extend(layers)
-    parameter = SolverParameter(
-        base_lr=1e-4, lr_policy="fixed", momentum=0.9, weight_decay=5e-4, max_iter=1 << 30, net_param=net, random_seed=1,
-        snapshot_after_train=False,
-    )  # fmt: skip
+    parameter = fed_solver_parameter(options.net, options.batch, options.sample_shape)
     solver = create_solver(parameter, backend=create_backend(options.backend), seed=1)
-    random = np.random.default_rng(1)
-    solver.net.blobs["data"].data[...] = random.normal(size=solver.net.blobs["data"].shape)
-    solver.net.blobs["label"].data[...] = random.integers(0, 10, options.batch)
+    feed(solver.net, seed=1)
     solver.step(3)
     times = []
     for _ in range(options.iters):

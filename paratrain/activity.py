@@ -15,7 +15,7 @@ class Activity:
 
     The rank's main thread enters one activity after the other; each ends where the next begins. Any thread may read the
     fields. Phases are ``starting``, ``clear``, ``data``, ``forward``, ``backward``, ``exchange``, ``update``, ``verify``,
-    ``test``, ``snapshot`` and ``ending``.
+    ``test``, ``snapshot``, ``between steps`` and ``ending``.
     """
 
     def __init__(self) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "FusedUpdate",
     "Im2col",
     "LocalResponseGeometry",
+    "MOST_ADDED",
     "LocalResponseNormalization",
     "MomentumRule",
     "PoolMethod",
@@ -176,15 +177,24 @@ class AdamRule:
 
 UpdateRule = MomentumRule | AdamRule
 
+MOST_ADDED = 2
+"""The most gradients that a :class:`FusedUpdate` adds."""
+
 
 class FusedUpdate(Protocol):
     """An update of flat arrays in as few passes over memory as the backend can; it does not keep what it subtracts."""
 
-    def begin(self, rule: UpdateRule, data: Any, diff: Any, history: Sequence[Any]) -> None:
-        """Fix what all ranges of a step have in common; the arrays are the caller's and used until the next call."""
+    def begin(self, rule: UpdateRule, data: Any, diffs: Sequence[Any], history: Sequence[Any]) -> None:
+        """Fix what all ranges of a step have in common; the arrays are the caller's and used until the next call.
 
-    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float) -> None:
-        """Update values ``start`` to ``stop`` with the gradient ``scale * diff + decay * data``; ``diff`` is used up."""
+        ``diffs`` are at most ``MOST_ADDED``.
+        """
+
+    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float, guarded: bool = False) -> bool:
+        """Update values ``start`` to ``stop`` with the gradient ``scale * (sum of diffs) + decay * data``.
+
+        A ``guarded`` update returns False, and changes no data, where the gradient is not finite.
+        """
 
 
 class Backend(abc.ABC):

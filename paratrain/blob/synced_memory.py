@@ -93,6 +93,9 @@ class SyncedMemory:
         """The arrangement last used, whose values may be out of date: its buffer can be written anew."""
         self.version = 0
         """Rises whenever somebody takes the values for writing."""
+        self._place: HostArray | None = None
+        self._in_place: HostArray | None = None
+        self._arranged_in_place: Any = None
         self.head = Head.UNINITIALIZED if host is None else Head.AT_CPU
         if host is not None:
             assert host.shape == (count,) and host.dtype == self._dtype and host.flags.c_contiguous
@@ -114,11 +117,14 @@ class SyncedMemory:
             self.kept_arrangement.write_plain(self._allocated_host())
             self.head = Head.SYNCED
         elif self.head is Head.UNINITIALIZED:
+            self._place = None  # it holds others' values, and zeros are to be read
             self.head = Head.AT_CPU
         return self._allocated_host()
 
     def mutable_host(self) -> HostArray:
         """The values on the host, for writing; a copy elsewhere is out of date from now on."""
+        if self.head is Head.UNINITIALIZED and self._place is not None:
+            self._allocated_host()
         array = self.host()
         self.head = Head.AT_CPU
         self.version += 1
@@ -167,7 +173,43 @@ class SyncedMemory:
         if self._host is not None and self.arrangement is not None:
             self.mutable_host()
 
+    def use_place(self, place: HostArray) -> None:
+        """Drop the values, and put those that are written next into ``place``, bytes of a larger array in which others may lie
+        before and after. Until then zeros are read, from elsewhere.
+        """
+        self._host = self.kept_arrangement = self._in_place = self._arranged_in_place = None
+        self._place = place
+        self.head = Head.UNINITIALIZED
+        self.version += 1
+
+    def take_place(self, size_bytes: int, arrangement: Any = None) -> HostArray | None:
+        """Return the bytes in which to put the values, plain or in an ``arrangement`` (whose attribute ``array`` they become);
+        None where none are offered, or too few, or they are taken.
+        """
+        place = self._place
+        if place is None or place.nbytes < size_bytes:
+            return None
+        self._place, self._arranged_in_place = None, arrangement
+        self._in_place = place[:size_bytes]
+        return self._in_place
+
+    def leave_place(self) -> None:
+        """Move to memory of its own, with the values."""
+        taken, arrangement, self._place = self._in_place, self._arranged_in_place, None
+        self._in_place = self._arranged_in_place = None
+        if taken is None:
+            return
+        own = _aligned_zeros(taken.nbytes, np.dtype(np.uint8))
+        own[...] = taken
+        if arrangement is not None:
+            arrangement.array = own
+        else:
+            self._host = own.view(self._dtype)
+
     def _allocated_host(self) -> HostArray:
+        if self._host is None:
+            place = self.take_place(self._count * self._dtype.itemsize)
+            self._host = None if place is None else place.view(self._dtype)
         if self._host is None:
             check_bytes(self._count * self._dtype.itemsize, f"a block of {self._count:,} values")
             self._host = _aligned_zeros(self._count, self._dtype)
@@ -183,6 +225,11 @@ class MemorySlice:
         self._range = slice(start, stop)
         self._seen: HostArray | None = None
         self._part: HostArray | None = None
+
+    @property
+    def whole(self) -> Memory:
+        """The memory that this is a part of."""
+        return self._whole
 
     @property
     def count(self) -> int:

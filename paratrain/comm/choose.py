@@ -11,12 +11,22 @@ from paratrain.comm.memory import ExchangeMemory
 from paratrain.comm.message_ring import MessageRing
 from paratrain.comm.message_sharded import MessageSharded
 from paratrain.comm.message_tree import MessageTree
+from paratrain.comm.nccl import NCCL
 from paratrain.comm.shared_sharded import SharedSharded
 from paratrain.comm.shared_tree import SharedTree
 from paratrain.comm.two_level import TwoLevel, TwoLevelRing
+from paratrain.errors import CommunicationError
 from paratrain.topology.tree import Tree
 
-__all__ = ["AUTO", "EXCHANGES", "create_exchange", "slice_length", "slice_length_of", "uses_shared_memory"]
+__all__ = [
+    "AUTO",
+    "EXCHANGES",
+    "check_on_cpu",
+    "create_exchange",
+    "slice_length",
+    "slice_length_of",
+    "uses_shared_memory",
+]
 
 EXCHANGES = ("tree", "sharded", "ring", "mpi")
 AUTO = "auto"
@@ -25,6 +35,15 @@ AUTO = "auto"
 # The elements of what one rank works on at a time: large enough to hide the cost of a message, small enough for a cache.
 _ELEMENTS_PER_PART = 128 * 1024
 _ELEMENTS_PER_SLICE = 256 * 1024
+
+
+def check_on_cpu(name: str) -> None:
+    """Raise CommunicationError if ranks that compute on the CPU cannot take the exchange of this name."""
+    if name == NCCL:
+        raise CommunicationError(
+            "nccl exchanges between GPUs; this run computes on the CPU: leave --exchange out, or take one of "
+            f"{', '.join((AUTO, *EXCHANGES))}"
+        )
 
 
 def slice_length(name: str, communicator: Communicator) -> int:

@@ -53,7 +53,8 @@ class Exchange(ABC):
     """Slices that should be under way at the same time: enough to keep all ranks busy, few enough for what they need."""
     sums_in_cache: ClassVar[bool] = False
     """Whether the first thing that `sum` waits for is all other ranks, and the sum itself is better put off until its
-    result is used, while it is in the core's cache."""
+    result is used, while it is in the core's cache: with `leaves_sums`, `sum` does no more than wait, and who uses a part
+    adds `arrays.node_diffs`, and multiplies by `scale`."""
 
     def __init__(
         self, communicator: Communicator, arrays: FlatArrays, slices: Sequence[Part], scale: float = 1.0
@@ -62,6 +63,7 @@ class Exchange(ABC):
         self.arrays = arrays
         self.slices = tuple(slices)
         self.scale = scale
+        self.leaves_sums = False
 
     @abstractmethod
     def owned(self, index: int) -> Part:
@@ -77,6 +79,12 @@ class Exchange(ABC):
     @abstractmethod
     def spread(self, index: int) -> Work:
         """Bring slice `index` of `data` from its owners to all ranks. Afterwards this rank may write to its `diff` again."""
+
+    def close(self) -> None:  # noqa: B027, most hold nothing
+        """Give back what the exchange holds, when no job is under way. All ranks call it; twice is harmless."""
+
+    def abort(self) -> None:  # noqa: B027, most wait for nobody but in their jobs
+        """Let go of the other ranks, whatever is under way: no more jobs can be run. May be called in any thread."""
 
     @staticmethod
     def _tags(index: int) -> tuple[int, int]:

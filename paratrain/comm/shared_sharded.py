@@ -57,7 +57,7 @@ class SharedSharded(Exchange):
         start, stop = self.owned(index)
         if start < stop:
             yield self._flags.all_reached(Flags.READY, index, step)
-            for first in range(start, stop, _PIECE_COUNT):
+            for first in range(start, stop if not self.leaves_sums else start, _PIECE_COUNT):
                 self._add(first, min(first + _PIECE_COUNT, stop))
 
     def spread(self, index: int) -> Work:

@@ -14,6 +14,7 @@ from paratrain.comm.shared_sharded import SharedSharded
 __all__ = ["TwoLevel", "TwoLevelRing", "column_ranks"]
 
 MakeOuter = Callable[[Sequence[Part], Sequence[int]], Exchange]
+MakeInner = Callable[[Flags, int], Exchange]
 
 
 class TwoLevel(Exchange):
@@ -21,7 +22,8 @@ class TwoLevel(Exchange):
 
     Within the node it sums the part over the node's ranks; then the ranks with the same l, one of each node, exchange it
     by messages: ``make_outer(parts, ranks)`` makes that exchange. So every byte leaves a node once, and all its ranks
-    send. The order of addition is that of the ranks within a node, then that of the outer exchange.
+    send. The order of addition is that of the ranks within a node, then that of the outer exchange. Another exchange within
+    the node, where the first ranks own one part each, comes from ``make_inner(flags, owner_count)``.
     """
 
     name: ClassVar[str] = "sharded"
@@ -35,10 +37,15 @@ class TwoLevel(Exchange):
         *,
         flags: Flags,
         make_outer: MakeOuter,
+        make_inner: MakeInner | None = None,
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         columns = column_ranks(communicator.node_of_rank)
-        self._inner = SharedSharded(communicator, arrays, slices, flags=flags, owner_count=len(columns))
+        self._inner: Exchange
+        if make_inner is None:
+            self._inner = SharedSharded(communicator, arrays, slices, flags=flags, owner_count=len(columns))
+        else:
+            self._inner = make_inner(flags, len(columns))
         parts = [self._inner.owned(index) for index in range(len(slices))]
         self._outer = None
         if communicator.local_rank < len(columns):
@@ -57,6 +64,11 @@ class TwoLevel(Exchange):
         if self._outer is not None:
             yield from self._outer.spread(index)
         yield from self._inner.spread(index)
+
+    def close(self) -> None:
+        if self._outer is not None:
+            self._outer.close()
+        self._inner.close()
 
 
 class TwoLevelRing(TwoLevel):

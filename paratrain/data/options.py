@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["BAD_RECORD_MODES", "BadRecordMode", "DataOptions", "default_worker_count"]
+__all__ = ["BAD_RECORD_MODES", "BadRecordMode", "DataOptions", "default_worker_count", "workers_beside_computing"]
 
 BadRecordMode = Literal["stop", "skip"]
 BAD_RECORD_MODES: tuple[BadRecordMode, ...] = ("stop", "skip")
@@ -24,7 +24,12 @@ def default_worker_count(ranks_on_node: int = 1) -> int:
     cores = len(os.sched_getaffinity(0))
     if cores == os.cpu_count():
         cores //= ranks_on_node
-    return max(1, min(cores - 1, _MOST_WORKERS))
+    return workers_beside_computing(cores)
+
+
+def workers_beside_computing(cpu_count: int) -> int:
+    """Return how many threads read ahead in a rank that has so many CPUs: one less, at least 1 and at most 16."""
+    return max(1, min(cpu_count - 1, _MOST_WORKERS))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from paratrain.backends import create_backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.comm import Communicator
-from paratrain.comm.choose import AUTO, create_exchange, slice_length, uses_shared_memory
+from paratrain.comm.choose import AUTO, check_on_cpu, create_exchange, slice_length, uses_shared_memory
 from paratrain.comm.gradient_messages import gradient_dtype as gradient_dtype_of
 from paratrain.comm.memory import ExchangeMemory
 from paratrain.data.options import DataOptions, default_worker_count
@@ -56,11 +56,12 @@ def create_parallel_solver(
     fastest; ``machine``, if rank 0 gives one, may have better figures of links than the catalogue. ``shares_parameters`` lets
     the ranks of a node use one array of parameters, where the exchange can: what any of them writes there, all see. All ranks
     call it with the same parameter, tree and exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises
-    SolverError where the exchange cannot serve the parameter.
+    SolverError where the exchange cannot serve the parameter, CommunicationError where it cannot serve the ranks.
 
     Messages carry gradients as ``gradient_dtype``, one of :data:`paratrain.comm.gradient_messages.GRADIENT_DTYPES`; they are
     summed in float32. ``batch_norm`` is one of :data:`paratrain.data_parallel.batch_norm.BATCH_NORM_MODES`.
     """
+    check_on_cpu(exchange)
     if parameter.debug_info and exchange not in ("tree", AUTO) and communicator.size > 1:
         raise SolverError(
             f"debug_info shows every update on the root, and the exchange '{exchange}' makes it on several ranks: train with "

@@ -86,6 +86,7 @@ class DataParallel:
         self._is_stepping = True
         self._posted_count = self._updated_count = self._spread_count = 0
         self._permit.clear()
+        self._exchange.leaves_sums = self._exchange.sums_in_cache and self._updates_by_parts
 
     def on_gradient_ready(self) -> None:
         """Give the slices to the exchange that have not been; sum all of them where the update needs that."""
@@ -153,6 +154,16 @@ class DataParallel:
     def owned(self) -> list[Part]:
         """The parts of this rank, each from its first number up to its second."""
         return [(start, stop) for start, stop in self._parts if start < stop]
+
+    @property
+    def gradients(self) -> Sequence[Any] | None:
+        """The gradients of the node's ranks, where the exchange leaves their sum to the update."""
+        return self._exchange.arrays.node_diffs if self._exchange.leaves_sums else None
+
+    @property
+    def gradient_scale(self) -> float:
+        """What sums that are left to the update are multiplied by."""
+        return self._exchange.scale if self._exchange.leaves_sums else 1.0
 
     def sum(self, values: npt.NDArray[np.float64]) -> None:
         """Replace ``values`` by their sums over the owners."""

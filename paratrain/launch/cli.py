@@ -1,6 +1,7 @@
 """The ``paratrain`` command: finds the verb, runs it, and turns errors into one message and an exit code.
 
-Exit codes: 0 done, 1 an error (its message is on stderr), 2 a command that cannot be understood, 130 interrupted.
+Exit codes: 0 done, 1 an error (its message is on stderr), 2 a command that cannot be understood, 75 ended
+because another rank or a host was lost or stuck (docs/watching.md), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from paratrain import __version__
 from paratrain.errors import ParatrainError
+from paratrain.threads import load_numpy
 
 __all__ = ["main"]
 
@@ -38,6 +40,9 @@ _VERBS = {
     "device_query": "show what the driver says of each GPU",
     "topology": "show how the GPUs are linked, and the tree that ranks would form",
 }
+
+# Those that compute: NumPy is loaded with care for them, since its threads are made when it is loaded.
+_COMPUTING = ("train", "test", "time")
 
 _EXAMPLES = """\
 examples:
@@ -77,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb in _COMPUTING:
+        load_numpy()
     parser = _parser(verb)
     if not arguments:
         parser.print_help()

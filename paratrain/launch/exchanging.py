@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from paratrain.comm.choose import AUTO, EXCHANGES
+from paratrain.comm.choose import AUTO, EXCHANGES, check_on_cpu
+from paratrain.comm.nccl import NCCL
 from paratrain.launch import options
 
 __all__ = ["add_exchange", "wanted_exchange"]
@@ -15,7 +16,8 @@ def add_exchange(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser,
         "exchange",
-        choices=(AUTO, *EXCHANGES),
+        type=_exchange,
+        metavar=f"{{{','.join((AUTO, *EXCHANGES))}}}",
         help="how ranks exchange gradients: auto: the way that is predicted to be the fastest (default; with --topology: tree); "
         "tree: up a tree to one root, which updates; sharded: every rank updates a part; ring: the same, each rank talking to "
         "two neighbours; mpi: MPI's Allreduce, and every rank updates all",
@@ -23,7 +25,18 @@ def add_exchange(parser: argparse.ArgumentParser) -> None:
 
 
 def wanted_exchange(arguments: argparse.Namespace) -> str:
-    """What ``--exchange`` says; where it says nothing, the saved tree if there is one, and else AUTO."""
+    """What ``--exchange`` says; where it says nothing, the saved tree if there is one, and else AUTO.
+
+    CommunicationError if it is one for GPUs.
+    """
     if arguments.exchange is not None:
+        check_on_cpu(arguments.exchange)
         return str(arguments.exchange)
     return AUTO if arguments.topology is None else "tree"
+
+
+def _exchange(name: str) -> str:
+    """One of EXCHANGES or AUTO; or NCCL, so that whoever asks for it hears why not."""
+    if name not in (AUTO, *EXCHANGES, NCCL):
+        raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join((AUTO, *EXCHANGES))}")
+    return name

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from paratrain.errors import CommunicationError
+from paratrain.launch.beginning import BeginningLook
 from paratrain.launch.job_end import JobEnd, read_end
 from paratrain.launch.reports import VARIABLE, Reports
 
@@ -101,9 +102,13 @@ def run_job(
         raise CommunicationError(f"{command[0]}: cannot be started ({error.strerror})") from None
     output = _Output(process)
     kill_at_s = terminate_at_s = float("inf")
+    look = BeginningLook(lambda: processes_of(job))
     try:
         while process.poll() is None:
             output.copy(_LOOK_S)
+            if (problem := look.problem(output.reports)) is not None:
+                output.say(f"paratrain: {problem}")
+                kill_at_s = time.monotonic() + _MPIRUN_KILLS_S
             while asked.pending:
                 number = asked.pending.popleft()
                 _pass_on(number, process, job, output.reports, family)
@@ -195,6 +200,10 @@ class _Output:
         while self._selector.get_map():
             if not self.copy(min(_LOOK_S, longest_s)) and time.monotonic() >= until:
                 return
+
+    def say(self, text: str) -> None:
+        """Add a line to what the job writes to stderr."""
+        self._show(text.encode(), sys.stderr)
 
     def close(self) -> None:
         """Show lines that were never ended, and close the pipes."""

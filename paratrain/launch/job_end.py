@@ -33,7 +33,8 @@ _ERROR = re.compile(r"^paratrain: (?P<error>.*)$", re.MULTILINE)
 _WATCH_RANK = re.compile(r"rank (?P<rank>\d+) of \d+ on (?P<host>[^\s,:]+)")
 _WATCH_SIGNAL = re.compile(r": killed by (?:SIG(?P<name>[A-Z0-9]+)|signal (?P<number>\d+))")
 _WATCH_LOST = re.compile(
-    r"^ranks? (?P<rank>\d+)[^:]* of \d+ on (?P<host>[^\s,:]+): the host is lost|^the host of rank (?P<root>0) is lost"
+    r"^(?:ranks? (?P<rank>\d+)[^:]* of \d+|the ranks) on (?P<host>[^\s,:]+): the host is lost"
+    r"|^the host of rank (?P<root>0) is lost"
 )
 _WATCH_STOPPED = ": stopped by a signal "
 
@@ -69,7 +70,7 @@ class JobEnd:
         Ranks that cannot even find each other tell nothing but the message, and may end themselves by a signal.
         """
         has_spoken = not self.is_good and self.error is not None and self.reports.begun_at is None
-        return has_spoken and (not self.is_loss or not self.reports.ranks)
+        return has_spoken and not self.is_silent and (not self.is_loss or not self.reports.ranks)
 
     @property
     def is_loss(self) -> bool:
@@ -131,7 +132,8 @@ def read_end(code: int, text: str, reports: Reports, wall_s: float) -> JobEnd:
     is_silent = False
     if error is not None:
         if (lost := _WATCH_LOST.search(error)) is not None:
-            rank, host, is_silent = int(lost["rank"] or lost["root"]), lost["host"], True  # the first of its ranks
+            first = lost["rank"] or lost["root"]
+            rank, host, is_silent = int(first) if first else None, lost["host"], True  # the first of its ranks
             number = rank_code = None
         elif (place := _WATCH_RANK.match(error)) is not None and (
             _WATCH_STOPPED in error or _WATCH_SIGNAL.search(error) is not None

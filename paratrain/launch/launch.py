@@ -155,7 +155,7 @@ class Job:
             count, size_bytes = remove_leftovers(before)
             if count:
                 logger.info(
-                    "Removed %d %s of shared memory, %.1f MB, that MPI had left in /dev/shm",
+                    "Removed %d %s of shared memory, %.1f MB, that MPI had left in /dev/shm and nobody uses",
                     count,
                     _plural(count, "segment"),
                     size_bytes / 1e6,

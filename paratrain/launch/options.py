@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND
-from paratrain.comm.communicator import Communicator
-from paratrain.data.options import BAD_RECORD_MODES, DataOptions, default_worker_count
+from paratrain.data.options import BAD_RECORD_MODES, DataOptions
 from paratrain.errors import SnapshotError
 from paratrain.net import CopyRules, Net
 from paratrain.proto import NetState
@@ -155,10 +154,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def data_options(arguments: argparse.Namespace, communicator: Communicator) -> DataOptions:
-    """What ``--data-workers``, ``--on-bad-record`` and ``--data-timeout`` say."""
+def data_options(arguments: argparse.Namespace, worker_count: int) -> DataOptions:
+    """What ``--data-workers``, ``--on-bad-record`` and ``--data-timeout`` say; ``worker_count`` is the default."""
     return DataOptions(
-        arguments.data_workers or default_worker_count(communicator.local_size),
+        arguments.data_workers or worker_count,
         arguments.on_bad_record,
         arguments.data_timeout,
     )

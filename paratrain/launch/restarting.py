@@ -54,7 +54,7 @@ class RestartRule:
         self._failures = 1 if has_progress else self._failures + 1
         if end.is_setup_error:
             return self._stop("it ended with an error before training, which a restart does not mend")
-        if not self._has_started and end.signal is None and end.code < 128:
+        if not self._has_started and end.signal is None and end.code < 128 and not end.is_silent:
             return self._stop("mpirun has not started the ranks, which a restart does not mend")
         if self._limit == 0:
             return self._stop("no restart was asked for (--restarts)")

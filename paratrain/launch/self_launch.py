@@ -21,7 +21,9 @@ def launch_ranks(rank_count: int, command: Sequence[str]) -> NoReturn:
     CommunicationError if there is no mpirun.
     """
     mpirun = find_mpirun(os.environ)
-    arguments = mpirun_arguments(mpirun, mpirun_family(mpirun), rank_count, command, os.geteuid() == 0, own_core_count())
+    arguments = mpirun_arguments(
+        mpirun, mpirun_family(mpirun), rank_count, command, os.geteuid() == 0, own_core_count()
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(arguments[0], arguments)  # noqa: S606, an argument list, no shell

@@ -8,11 +8,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paratrain.backends import create_backend
+from paratrain.backends import Backend, create_backend
 from paratrain.comm.communicator import Communicator
 from paratrain.data_parallel import TreeRanks, join_ranks
 from paratrain.launch import options
 from paratrain.launch.abort import agreed, connect, guard
+from paratrain.launch.cores import log_cores, take_cores
 from paratrain.launch.device import choose_cpu
 from paratrain.layers.base import LayerContext
 from paratrain.log import init_log
@@ -38,6 +39,8 @@ class Opened:
     """The ranks again, where they are several."""
     is_shared: bool
     """The batches of this TEST net are dealt out to the ranks."""
+    open_net: Callable[[str], Net]
+    """Opens the net once more, on the backend of a name. It is the caller's, who closes it."""
 
     def close(self) -> None:
         """Close the net."""
@@ -50,6 +53,7 @@ def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Op
     """
     communicator = connect()
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING)
+    arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
     seed = communicator.broadcast_object(entropy())
     opened = agreed(communicator, lambda: _open(arguments, phase, communicator, seed))
     with guard(communicator), contextlib.closing(opened):
@@ -64,27 +68,33 @@ def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicato
     if communicator.rank == 0:
         reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True)
         logger.info("Use CPU, %s. (%s)", backend.description, reason)
+        log_cores(arguments.cores)
     parameter = upgrade_net(read_prototxt(arguments.file or arguments.model, NetParameter), logger.info)
     parameter.state.MergeFrom(NetState(phase=phase))
     options.set_state(parameter.state, arguments)
     rank, size = communicator.rank, communicator.size
     is_shared = size > 1 and can_be_dealt(parameter)
     tree = join_ranks(communicator) if size > 1 else None
-    context = LayerContext(
-        backend,
-        phase,
-        seed=seed,
-        rank=rank,
-        size=size,
-        allow_python=arguments.allow_python,
-        deal=(rank, size) if is_shared else (0, 1),
-        data=options.data_options(arguments, communicator),
-    )
-    net = Net(parameter, context)
-    try:
-        if arguments.weights is not None:
-            options.load_all(net, arguments.weights, options.copy_rules(arguments))
-    except BaseException:
-        net.close()
-        raise
-    return Opened(net, tree or Alone(), tree, is_shared)
+
+    def open_net(backend: Backend) -> Net:
+        context = LayerContext(
+            backend,
+            phase,
+            seed=seed,
+            rank=rank,
+            size=size,
+            allow_python=arguments.allow_python,
+            deal=(rank, size) if is_shared else (0, 1),
+            data=options.data_options(arguments, arguments.cores[rank].worker_count),
+        )
+        net = Net(parameter, context)
+        try:
+            if arguments.weights is not None:
+                options.load_all(net, arguments.weights, options.copy_rules(arguments))
+        except BaseException:
+            net.close()
+            raise
+        return net
+
+    net = open_net(backend)
+    return Opened(net, tree or Alone(), tree, is_shared, lambda name: open_net(create_backend(name)))

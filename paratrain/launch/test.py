@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from paratrain.launch import options
+from paratrain.launch.cores import add_cores
 from paratrain.launch.single import Opened, run_on_ranks
 from paratrain.proto import TEST
 from paratrain.solvers.display import Output, weighted
@@ -38,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     options.add_copying(parser)
     options.add_iterations(parser, "batches to score")
     options.add_devices(parser, "check that these GPUs are there; this version computes on the CPU")
+    add_cores(parser)
     options.add_filters(parser)
     options.add_python(parser)
     options.add_data(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import numpy as np
 
 from paratrain.data_parallel import TreeRanks
 from paratrain.launch import options
+from paratrain.launch.compare import comparable_backends, compare
+from paratrain.launch.compare_table import comparison_values, format_comparison
+from paratrain.launch.cores import add_cores
 from paratrain.launch.single import Opened, run_on_ranks
 from paratrain.net import Net
 from paratrain.proto import TEST, TRAIN
@@ -22,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _EXAMPLES = """\
   paratrain time -model net.prototxt
+  paratrain time -model net.prototxt --compare --threads 1      (each layer on every backend)
   mpirun -n 2 paratrain time -model net.prototxt -iterations 10
   paratrain time --model=net.prototxt --phase=TEST --iterations=10
 """
@@ -45,17 +50,38 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     options.add_iterations(parser, "times to run it")
     options.add_devices(parser, "check that these GPUs are there; this version computes on the CPU")
+    add_cores(parser)
     options.add_filters(parser)
     options.add_python(parser)
     options.add_data(parser)
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="time the net on every backend that works here, in turns, and print a table: which kernels ran, GFLOP/s, and "
+        "the share of the machine's peak",
+    )
+    parser.add_argument("--json", action="store_true", help="print what --compare finds as JSON (schema 1)")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Time the net and print the result; return the exit code. Raises ParatrainError."""
     options.check_model(arguments)
+    if arguments.json and not arguments.compare:
+        arguments.parser.error("--json goes with --compare")
+    if arguments.compare and arguments.backend is not None:
+        arguments.parser.error("--compare times every backend: leave --backend out")
     phase = TEST if arguments.phase == "TEST" else TRAIN
+    if arguments.compare:
+        return run_on_ranks(arguments, phase, lambda opened: _compare(opened, arguments.iterations, arguments.json))
     return run_on_ranks(arguments, phase, lambda opened: _time(opened, arguments.iterations))
+
+
+def _compare(opened: Opened, iteration_count: int, as_json: bool) -> None:
+    opened.close()  # it has told that the net is sound; each backend gets one of its own
+    comparison = compare(opened.open_net, comparable_backends(), opened.ranks, iteration_count)
+    if opened.ranks.rank == 0:
+        print(json.dumps(comparison_values(comparison)) if as_json else "\n".join(format_comparison(comparison)))
 
 
 def _time(opened: Opened, iteration_count: int) -> None:

@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 
+from paratrain.backends import create_backend
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import launcher_environment
-from paratrain.backends import create_backend
 from paratrain.data_parallel import create_parallel_solver, exchanged_bytes
 from paratrain.data_parallel.timeline import check_timeline_path
 from paratrain.errors import NotFiniteError, RanksDifferError, SnapshotError, SpoiltParametersError
@@ -18,6 +18,7 @@ from paratrain.launch import options
 from paratrain.launch.abort import agree, agreed, connect, guard
 from paratrain.launch.batch_norm import add_batch_norm
 from paratrain.launch.batch_options import add_batches, batch_editor, set_passes
+from paratrain.launch.cores import add_cores, log_cores, take_cores
 from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
 from paratrain.launch.exchanging import add_exchange, wanted_exchange
 from paratrain.launch.gradient_dtype import add_gradient_dtype
@@ -97,6 +98,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="first move known bytes over every link between ranks, and go around links that are bad",
     )
     options.add_devices(parser, "start one rank for each of these GPUs (under mpirun the ranks are there already)")
+    add_cores(parser)
     options.add_filters(parser)
     options.add_python(parser)
     options.add_data(parser)
@@ -157,6 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
     communicator = connect()
     report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
+    arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
     # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
     parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
     start_watching(arguments, communicator, parameter.snapshot_prefix)
@@ -200,6 +203,7 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int
     reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode)
     if is_root:
         logger.info("Use CPU, %s. (%s)", create_backend(arguments.backend).description, reason)
+        log_cores(arguments.cores)
         _compare_rank_count(arguments, rank_count)
     parameter.solver_mode = SolverParameter.CPU
     if arguments.weights is not None:
@@ -240,7 +244,7 @@ def _create_solver(
         net_options=NetOptions(
             activity=activity_of(communicator),
             allow_python=arguments.allow_python,
-            data=options.data_options(arguments, communicator),
+            data=options.data_options(arguments, arguments.cores[communicator.rank].worker_count),
             copy_rules=options.copy_rules(arguments),
             edit_train_net=lambda net: shuffled(
                 batch_editor(arguments, net, communicator.size, planned_passes, passes), arguments.shuffle

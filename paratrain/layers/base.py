@@ -59,6 +59,8 @@ class LayerContext:
     """Data layers copy each batch into their tops' own memory, whose arrays scripts may hold on to."""
     data: DataOptions = field(default_factory=DataOptions)
     """How layers that read ahead do so."""
+    plans_memory: bool = False
+    """Blobs whose lives do not overlap share memory: only outputs, and what comes from outside, are there after a pass."""
     shapes_only: bool = False
     """The net is only described, never run: layers shape their blobs and leave their memory untouched."""
     sum_over_ranks: Callable[[Any], None] = _alone
@@ -94,6 +96,8 @@ class Layer(abc.ABC):
     """It brings records in from outside: its time counts as waiting for data."""
     writes_frozen_blobs: ClassVar[bool] = False
     """It may write, in forward, those of ``self.blobs`` that have lr_mult 0: they count as running statistics."""
+    keeps_blobs: ClassVar[bool] = False
+    """It may use the memory of its bottoms and tops in another pass than its own: nets then leave it there."""
     statistic_blobs: frozenset[int] = frozenset()
     """The indices of those of ``self.blobs`` that are running statistics, which no solver updates (all three of
     BatchNorm): they are kept apart from the learnable ones. A layer may set its own in ``__init__`` or ``setup``."""
@@ -168,6 +172,11 @@ class Layer(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  (only data layers hold anything)
         """Free threads and files."""
+
+    def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:  # noqa: B027  (most layers share none)
+        """Put blobs into the memory of others, as far as the layer lets them share it and does not do so in ``reshape``. A net
+        may ask for it before ``forward``, to know which memories there are.
+        """
 
     # -- for nets ------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class PythonLayer(Layer):
 
     bottom_range = (0, None)
     top_range = (0, None)
+    keeps_blobs = True
     writes_frozen_blobs = True
 
     @classmethod

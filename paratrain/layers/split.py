@@ -26,13 +26,13 @@ class SplitLayer(Layer):
         for blob in top:
             blob.reshape_like(bottom[0])
             blob.share_data(bottom[0])
-        self._share_diff(bottom, top)
+        self.share_memory(bottom, top)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in top:
             if blob.data_memory is not bottom[0].data_memory:  # a net has moved it
                 blob.share_data(bottom[0])
-        self._share_diff(bottom, top)
+        self.share_memory(bottom, top)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
@@ -49,7 +49,7 @@ class SplitLayer(Layer):
         for diff in rest:
             total += diff
 
-    def _share_diff(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index = self.only_top_with_gradient
         if index is not None and top[index].diff_memory is not bottom[0].diff_memory:
             top[index].share_diff(bottom[0])

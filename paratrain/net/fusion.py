@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paratrain.layers import Layer
+from paratrain.layers.onednn.eltwise import OneDnnEltwiseLayer
 from paratrain.layers.onednn.fusion import AppliesReLU, FusedReLU
 from paratrain.layers.onednn.normalization import OneDnnBatchNormLayer, OneDnnScaleLayer
+from paratrain.layers.split import SplitLayer
 from paratrain.net.wiring import LayerWiring
 
 __all__ = ["Fusion"]
@@ -37,6 +39,9 @@ class Fusion:
                 last = _find_chain(layers, wiring, index, layer)
                 if last is not None:
                     self._chains.append((index, last, layer))
+        for layer, wired in zip(layers, wiring, strict=True):
+            if isinstance(layer, OneDnnEltwiseLayer) and wired.needs_backward:
+                layer.bottom_of_split = _bottom_of_split(layers, wiring, wired)
 
     def begin(self, start: int, stop: int, is_allowed: bool) -> None:
         """Layers ``start`` to ``stop`` (not included) are about to run forward: fuse the pairs of which both do."""
@@ -50,6 +55,18 @@ class Fusion:
         for first, last, norm in self._chains:
             if first <= start and end <= last and not (end <= first and last <= start):
                 norm.separate()
+
+
+def _bottom_of_split(layers: Sequence[Layer], wiring: Sequence[LayerWiring], wired: LayerWiring) -> int | None:
+    """The first bottom that comes straight from a Split which adds its gradient to others."""
+    for index, (blob, down) in enumerate(zip(wired.bottoms, wired.propagate_down, strict=True)):
+        for layer, maker in zip(layers, wiring, strict=True):
+            if any(top is blob for top in maker.tops):  # the first that makes it, and the only one: else it is in place
+                users = sum(any(top is blob for top in other.tops) for other in wiring)
+                if down and users == 1 and isinstance(layer, SplitLayer) and layer.only_top_with_gradient is None:
+                    return index
+                break
+    return None
 
 
 def _find_chain(

@@ -17,6 +17,7 @@ from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.copying import CopyRules
 from paratrain.net.fusion import Fusion
+from paratrain.net.memory_plan import MemoryPlan
 from paratrain.net.parameters import Allocator, Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
@@ -77,6 +78,8 @@ class Net(ArrayInterface):
         """Seconds spent in data layers; whoever measures sets it back to 0."""
         self._wiring = Wiring(context.dtype)
         self._bottom_shapes: list[list[tuple[int, ...]]] = []
+        self.memory_plan: MemoryPlan | None = None
+        """Where blobs lie, if they share memory; their values then last only as long as layers need them."""
         self._is_forward_only = False
         self._tested: set[int] = set()  # layers whose last forward pass was within forward_only
         try:
@@ -87,6 +90,8 @@ class Net(ArrayInterface):
                 self._wiring.force_backward(self.layers)
             self._wiring.tell_layers(self.layers)
             self._fusion = Fusion(self.layers, self._wiring.layers)
+            if context.plans_memory and not (context.keeps_arrays or self.parameter.force_backward or context.shapes_only):
+                self.memory_plan = MemoryPlan(self)
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
@@ -201,6 +206,8 @@ class Net(ArrayInterface):
     def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
         """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
         stop = len(self.layers) if end is None else end + 1
+        if self.memory_plan is not None:
+            self.memory_plan.begin_forward(stop - start == len(self.layers))
         self._fusion.begin(start, stop, not self.debug_info)
         loss = 0.0
         with _quiet_overflow():
@@ -232,6 +239,8 @@ class Net(ArrayInterface):
     def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
         """Run layers ``start`` (the last where None) down to ``end`` backward. Parameter gradients are added to."""
         first = len(self.layers) - 1 if start is None else start
+        if self.memory_plan is not None:
+            self.memory_plan.begin_backward(first - end + 1 == len(self.layers))
         self._fusion.begin_backward(first, end)
         with _quiet_overflow():
             for index in range(first, end - 1, -1):
@@ -279,6 +288,8 @@ class Net(ArrayInterface):
 
     def _reshape_layer(self, index: int) -> None:
         layer, wired = self.layers[index], self._wiring.layers[index]
+        if self.memory_plan is not None:
+            self.memory_plan.dissolve()
         try:
             layer.reshape(wired.bottoms, wired.tops)
             layer.set_loss_weights(wired.tops)

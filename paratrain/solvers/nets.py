@@ -36,6 +36,8 @@ class NetOptions:
     """Layers of type Python may run the code that a net names."""
     keeps_arrays: bool = False
     """A blob's array stays the same from batch to batch, as scripts expect; it costs a copy of each batch."""
+    plans_memory: bool = False
+    """Blobs whose lives do not overlap share memory, unless the solver's debug_info, or Python, may look at them later."""
     data: DataOptions = field(default_factory=DataOptions)
     """How layers read ahead."""
     copy_rules: CopyRules = field(default_factory=CopyRules)
@@ -165,6 +167,7 @@ def build_nets(
         activity=options.activity,
         allow_python=options.allow_python,
         keeps_arrays=options.keeps_arrays,
+        plans_memory=options.plans_memory and not parameter.debug_info,
         data=options.data,
     )
     context = replace(everywhere, phase=choice.state.phase, rank=rank, size=size, clock=clock)

@@ -25,6 +25,16 @@ class Shares(Protocol):
     def owned(self) -> Sequence[tuple[int, int]]:
         """The parts of this rank, each from its first number up to its second; none where it updates nothing."""
 
+    @property
+    def gradients(self) -> Sequence[Any] | None:
+        """Where the flat gradients of several ranks lie whose sum is still to be made, in this order; None where this
+        rank's ``diff`` holds the sum.
+        """
+
+    @property
+    def gradient_scale(self) -> float:
+        """What the sum of the gradients has to be multiplied by."""
+
     def sum(self, values: npt.NDArray[np.float64]) -> None:
         """Replace ``values`` by their sums over the owners."""
 
@@ -45,6 +55,8 @@ class RootUpdatesAll:
     """Caffe's way: the root, or a rank that is alone, updates everything. It is :class:`Shares`."""
 
     is_spread = False
+    gradients: Sequence[Any] | None = None
+    gradient_scale = 1.0
 
     def __init__(self, value_count: int, *, is_root: bool) -> None:
         self.owned: Sequence[tuple[int, int]] = [(0, value_count)] if is_root else []

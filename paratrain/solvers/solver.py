@@ -90,6 +90,7 @@ class Solver(SolverParts):
             self.activity.iteration = self.iter
             self.activity.enter("exchange", "statistics")
             self.call(callback.on_finish for callback in self.callbacks)
+        self.activity.enter("between steps")  # whoever called this may take long
         self.times.pause()
 
     def apply_update(self, rate: float | None = None, *, norms: Norms | None = None, guarded: bool = False) -> bool:

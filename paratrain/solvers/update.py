@@ -8,96 +8,27 @@ the next piece is touched, so that each value travels from memory once and back 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from paratrain.backends import Backend
-from paratrain.backends.base import FusedUpdate, UpdateRule
+from paratrain.backends.base import MOST_ADDED, FusedUpdate, UpdateRule
 from paratrain.blob import Memory, SyncedMemory
-from paratrain.net import ParameterEntry, Parameters
+from paratrain.net import Parameters
 from paratrain.proto import SolverParameter
 from paratrain.solvers.finite import is_finite, without_warnings
 from paratrain.solvers.local_rates import LocalRates, wants_local_rates
+from paratrain.solvers.runs import PIECE_COUNT, Run, add_in_order, find_runs, pieces, regularize_l1, regularize_l2
 from paratrain.solvers.shares import RootUpdatesAll, Shares
 
-__all__ = [
-    "ComputeUpdateValue",
-    "FlatUpdate",
-    "Norms",
-    "Run",
-    "find_runs",
-    "l2_norm",
-    "pieces",
-    "regularize_l1",
-    "regularize_l2",
-]
+__all__ = ["ComputeUpdateValue", "FlatUpdate", "Norms"]
 
-PIECE_COUNT = 65536
-"""Values in a piece: 256 KiB of float32, so that data, diff, two histories and a scratch piece fit a core's second-level cache.
-
-Smaller pieces cost more calls than the cache saves.
-"""
+_LEAST_FUSED_SCALE = 1e-12
 
 ComputeUpdateValue = Callable[[Any, Sequence[Any], Any, float], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Values ``start`` to ``stop`` of the flat arrays, which learn with the same multipliers."""
-
-    start: int
-    stop: int
-    lr_mult: float
-    decay_mult: float
-
-
-def find_runs(entries: Sequence[ParameterEntry], *, apart: bool = False) -> list[Run]:
-    """Return the runs of the flat arrays that these learning ``entries`` lie in, which are in the order of the arrays.
-
-    ``apart`` makes a run of each entry.
-    """
-    runs: list[Run] = []
-    for entry in entries:
-        last = runs[-1] if runs else None
-        alike = last is not None and (last.lr_mult, last.decay_mult) == (entry.lr_mult, entry.decay_mult)
-        if last is not None and alike and last.stop == entry.start and not apart:
-            runs[-1] = Run(last.start, entry.stop, last.lr_mult, last.decay_mult)
-        elif entry.stop > entry.start:
-            runs.append(Run(entry.start, entry.stop, entry.lr_mult, entry.decay_mult))
-    return runs
-
-
-def pieces(runs: Sequence[Run], start: int, stop: int, piece_count: int = PIECE_COUNT) -> Iterator[tuple[Run, slice]]:
-    """Yield the part of each run within ``start`` to ``stop``, cut into pieces of at most ``piece_count`` values."""
-    for run in runs:
-        low, high = max(run.start, start), min(run.stop, stop)
-        for begin in range(low, high, piece_count):
-            yield run, slice(begin, min(begin + piece_count, high))
-
-
-def l2_norm(flat: Any, xp: Any, piece_count: int = PIECE_COUNT) -> float:
-    """Return the L2 norm of a flat array; the squares of each piece are summed in its dtype, the pieces in double."""
-    total = 0.0
-    for begin in range(0, flat.shape[0], piece_count):
-        piece = flat[begin : begin + piece_count]
-        total += float(xp.dot(piece, piece))
-    return math.sqrt(total) if total >= 0 else math.nan
-
-
-def regularize_l2(data: Any, diff: Any, scratch: Any, decay: float, xp: Any) -> None:
-    """diff += decay * data: the gradient of decay / 2 * ||data||^2. ``scratch`` is an array of their shape to write in."""
-    xp.multiply(data, decay, out=scratch)
-    xp.add(diff, scratch, out=diff)
-
-
-def regularize_l1(data: Any, diff: Any, scratch: Any, decay: float, xp: Any) -> None:
-    """diff += decay * sign(data): the gradient of decay * |data|, 0 where data is 0."""
-    xp.sign(data, out=scratch)
-    xp.multiply(scratch, decay, out=scratch)
-    xp.add(diff, scratch, out=diff)
 
 
 @dataclass(frozen=True)
@@ -211,8 +142,7 @@ class FlatUpdate:
         """
         norms = self.measure() if norms is None else norms
         self._weight_decay = self._settings.weight_decay if weight_decay is None else weight_decay
-        self._scale = 1.0 / self._settings.iter_size
-        self._begin_fused(rule)
+        self._scale = self.shares.gradient_scale / self._settings.iter_size
         clipped_norm, limit = None, self._settings.clip_gradients
         if norms.whole is not None and norms.whole > limit:
             self._scale *= limit / norms.whole
@@ -231,19 +161,25 @@ class FlatUpdate:
                 run: self.local_rates.rate(index, rate, run.lr_mult, math.sqrt(square), norm * self._scale, cosine)
                 for index, (run, square, norm, cosine) in enumerate(each)
             }
+        self._begin_fused(rule)
         return clipped_norm
 
     def _begin_fused(self, rule: UpdateRule | None) -> None:
-        """Let the backend make the updates of this step, where it has one for the rule and the decay is part of the gradient."""
+        """Let the backend make the updates of this step, where it has one for the rule and the decay is part of the gradient.
+
+        Not where clipping has made the scale so small that the decay over it could overflow.
+        """
         is_l2 = self._settings.regularization_type == "L2" or not self._weight_decay
+        is_fit = is_l2 and not self._decoupled_decay and self._scale > _LEAST_FUSED_SCALE
         self._fused = None
-        if rule is not None and is_l2 and not self._decoupled_decay:
+        if rule is not None and is_fit and len(self.shares.gradients or ()) <= MOST_ADDED:
             dtype = self._parameters.data.dtype
             self._fused = self._fused_updates.get(type(rule)) or self._backend.fused_update(rule, dtype)
         if self._fused is not None and rule is not None:
             self._fused_updates[type(rule)] = self._fused
             parameters, history = self._parameters, [self._array(memory) for memory in self.history]
-            self._fused.begin(rule, self._array(parameters.data), self._array(parameters.diff), history)
+            gradients = self.shares.gradients or [self._array(parameters.diff)]
+            self._fused.begin(rule, self._array(parameters.data), gradients, history)
 
     def _cosines(self, diff_norms: Sequence[float]) -> list[float]:
         """For each run the cosine of the angle between gradient and first history; 0 where either is 0."""
@@ -263,8 +199,8 @@ class FlatUpdate:
     ) -> bool:
         """Update the values ``start`` to ``stop`` (the end where None): scale, regularize, compute the update value, subtract.
 
-        Afterwards ``diff`` holds what was subtracted, as in Caffe, unless the step has a rule. A ``guarded`` update looks at each piece of the gradient
-        first; it is broken off before the first that is not finite, and returns False.
+        Afterwards ``diff`` holds what was subtracted, as in Caffe, unless the step has a rule. A ``guarded`` update looks at
+        each piece of the gradient; it is broken off before the first that is not finite changes a parameter, and returns False.
         """
         with without_warnings():
             return self._update(compute_update_value, start, self.count if stop is None else stop, guarded)
@@ -275,13 +211,18 @@ class FlatUpdate:
         histories = [self._array(memory) for memory in self.history]
         scratch = self._array(self._scratch)
         for run, piece in pieces(self.runs, start, stop, self._piece_count):
-            data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
-            if guarded and not math.isfinite(xp.dot(diff_piece, diff_piece)) and not is_finite(diff_piece, xp):
-                return False
             rate, decay = self._rates[run], self._weight_decay * run.decay_mult
+            data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
             if self._fused is not None:
-                self._fused.run(piece.start, piece.stop, rate=rate, decay=decay, scale=self._scale)
+                if not self._fused.run(
+                    piece.start, piece.stop, rate=rate, decay=decay, scale=self._scale, guarded=guarded
+                ):
+                    return False
                 continue
+            if self.shares.gradients is not None:
+                add_in_order([gradient[piece] for gradient in self.shares.gradients], scratch_piece, diff_piece, xp)
+            if guarded and not is_finite(diff_piece, xp):
+                return False
             if self._scale != 1.0:
                 xp.multiply(diff_piece, self._scale, out=diff_piece)
             if decay and not self._decoupled_decay:

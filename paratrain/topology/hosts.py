@@ -46,11 +46,11 @@ def local_place(root: Path = Path("/"), cpus: Iterable[int] | None = None) -> Ra
 
     `root` stands in for the root of the file system (/proc, /sys, /dev), `cpus` for the cores of `os.sched_getaffinity`.
     """
-    mine = tuple(sorted(_usable_cpus() if cpus is None else cpus))
+    mine = tuple(sorted(usable_cpus() if cpus is None else cpus))
     nodes = tuple(node for node, cores in numa_cpus(root).items() if set(cores) & set(mine))
     shared_memory, byte_count = _shared_memory(root / "dev/shm")
     return RankPlace(
-        boot_id=_text(root / "proc/sys/kernel/random/boot_id"),
+        boot_id=boot_id(root),
         cpus=mine,
         numa_nodes=nodes,
         pid_namespace=_link(root / "proc/self/ns/pid"),
@@ -131,7 +131,13 @@ def sharing_warnings(places: Sequence[RankPlace], nodes: Sequence[int]) -> list[
     return warnings
 
 
-def _usable_cpus() -> Iterable[int]:
+def boot_id(root: Path = Path("/")) -> str:
+    """What names this boot of this kernel; empty where the system does not say."""
+    return _text(root / "proc/sys/kernel/random/boot_id")
+
+
+def usable_cpus() -> Iterable[int]:
+    """The CPUs that this process may run on."""
     try:
         return os.sched_getaffinity(0)
     except (AttributeError, OSError):  # systems other than Linux bind nothing that could be asked for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-__all__ = ["count_memory_kills", "describe_end", "exit_status", "is_stopped", "parent_of", "program_of"]
+__all__ = ["count_memory_kills", "describe_end", "exit_status", "is_stopped", "parent_of", "program_of", "state_of"]
 
 _LAUNCHERS_SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
@@ -18,8 +18,13 @@ def exit_status(process: int, folder: Path = Path("/proc")) -> int | None:
 
 def is_stopped(process: int, folder: Path = Path("/proc")) -> bool:
     """Whether a signal has stopped the process; one that a debugger holds is not meant."""
+    return state_of(process, folder) == "T"
+
+
+def state_of(process: int, folder: Path = Path("/proc")) -> str:
+    """Its state, in the kernel's letters: R, S, D, T for stopped, Z for ended; "" if it is gone."""
     fields = _stat(process, folder)
-    return bool(fields) and fields[0] == "T"
+    return fields[0] if fields else ""
 
 
 def parent_of(process: int, folder: Path = Path("/proc")) -> int | None:

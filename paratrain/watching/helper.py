@@ -12,24 +12,22 @@ import logging
 import os
 import secrets
 import selectors
-import signal
 import socket
-import sys
 import time
 from typing import Any
 
-from paratrain import log
 from paratrain.watching.addresses import own_addresses
 from paratrain.watching.death import count_memory_kills
 from paratrain.watching.hub import Hub, death_message, states_message
+from paratrain.watching.launchers import Launchers
 from paratrain.watching.links import HubSearch, greet, listen
-from paratrain.watching.local import LocalRank, accept_rank, is_gone, kill
+from paratrain.watching.local import LocalRank, accept_rank
 from paratrain.watching.report import write_report
 from paratrain.watching.settings import WatchSettings
 from paratrain.watching.state import name_ranks
 from paratrain.watching.wire import Wire
 
-__all__ = ["main"]
+__all__ = ["Helper"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +36,6 @@ _FIRST_RANK_S = 20.0
 _BUSY_S = 0.05
 # A helper whose host is alone speaks later the higher its number: whoever speaks first may end the others.
 _STAGGER_S, _LONGEST_STAGGER_S = 0.1, 3.0
-# After the last rank, before a launcher that waits for a lost host is ended.
-_LAUNCHER_S = 4.0
-_LAST_WORDS_S = 3.0
 
 
 class Helper:
@@ -56,7 +51,7 @@ class Helper:
         self.settings = WatchSettings(**configuration["settings"])
         self.selector = selectors.DefaultSelector()
         self.ranks: dict[int, LocalRank] = {}
-        self.launchers: dict[int, int] = {}
+        self.launchers = Launchers()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.name = f"paratrain-{secrets.token_hex(12)}"
         self.listener.bind(f"\0{self.name}")
@@ -95,10 +90,11 @@ class Helper:
             if now - last > max(5.0, 2 * self.settings.beat_s):  # this process was stopped itself
                 self.hub_heard_at += now - last
             last = now
-            if now >= next_beat:
+            is_beat = now >= next_beat
+            if is_beat:
                 next_beat = now + self.settings.beat_s
                 self._look(now)
-            if self.hub is not None:
+            if self.hub is not None and (is_beat or self.hub.is_deciding):
                 self.hub.decide(now)
             self._end_ranks(now)
 
@@ -116,9 +112,8 @@ class Helper:
     def _look(self, now: float) -> None:
         for rank in self.ranks.values():
             self._check(rank, now)
-        for process, descriptor in list(self.launchers.items()):
-            if is_gone(descriptor) and self.kill_at is None:
-                del self.launchers[process]
+        if self.kill_at is None:
+            for process in self.launchers.take_ended():
                 self._tell({"kind": "orphaned", "why": f"the launcher (process {process}) has ended before its ranks"})
         self.memory_kills = count_memory_kills()
         if any(not rank.is_gone for rank in self.ranks.values()):
@@ -138,7 +133,7 @@ class Helper:
             return
         rank, hello = accepted
         self.ranks[rank.rank] = rank
-        self.launchers.update(rank.launchers())
+        self.launchers.add_above(rank.process)
         self.selector.register(rank.wire, selectors.EVENT_READ, lambda: self._hear_rank(rank))
         if rank.descriptor is not None:
             self.selector.register(rank.descriptor, selectors.EVENT_READ, lambda: self._check(rank, time.monotonic()))
@@ -200,7 +195,7 @@ class Helper:
 
     def _become_hub(self) -> None:
         self.hub = Hub(self.node, self.rank_count, self.settings, self._obey, time.monotonic())
-        self.hub.join(self.node, self.host)
+        self.hub.join(self.node, self.host, time.monotonic())
         for message in self.unsent:
             self._tell(message)
 
@@ -213,7 +208,7 @@ class Helper:
         messages = wire.receive()
         if messages and greet(wire, messages[0], self.token):
             node = int(messages[0]["node"])
-            self.hub.join(node, str(messages[0]["host"]), wire)
+            self.hub.join(node, str(messages[0]["host"]), time.monotonic(), wire)
             self.selector.modify(wire, selectors.EVENT_READ, lambda: self._hear_helper(node, wire))
         elif messages or not wire.is_open:
             self.selector.unregister(wire)
@@ -252,11 +247,11 @@ class Helper:
                 return
             self._obey(message)
         if not self.hub_wire.is_open:
-            self.selector.unregister(self.hub_wire)
             self._lose_hub("its connection was closed", now)
 
     def _lose_hub(self, why: str, now: float) -> None:
         assert self.hub_wire is not None
+        self.selector.unregister(self.hub_wire)
         self.hub_wire.close()
         self.hub_wire = None
         present = [rank.state(now) for rank in self.ranks.values() if not rank.is_gone]
@@ -280,37 +275,5 @@ class Helper:
             with contextlib.suppress(OSError):  # what was sent before goes first
                 wire.socket.shutdown(socket.SHUT_WR)
         if self.is_lost and not why:
-            self._end_launchers()
-
-    def _end_launchers(self) -> None:
-        """A launcher may wait for ever for a host that is lost: end it when it has had the time to end by itself."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it waits for the last who could write there
-        for number, wait_s in ((signal.SIGTERM, _LAUNCHER_S), (signal.SIGKILL, _LAST_WORDS_S)):
-            until = time.monotonic() + wait_s
-            while time.monotonic() < until and not all(map(is_gone, self.launchers.values())):
-                time.sleep(_BUSY_S)
-            for process, descriptor in self.launchers.items():
-                if not is_gone(descriptor):
-                    kill(process, descriptor, number)
-
-
-def main() -> None:
-    """Run a helper until its ranks have gone."""
-    configuration = Wire.parse(sys.stdin.buffer.readline())
-    if os.fork() > 0:
-        os._exit(0)
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # they are for the ranks, which end when they should
-    log.init_log()
-    helper = Helper(configuration)
-    os.write(1, Wire.encode(helper.ready))
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    why = "the watcher has failed"
-    try:
-        helper.run()
-        why = ""
-    finally:
-        helper.leave(why)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # launchers wait for the last who could write there
+            self.launchers.end()

@@ -64,11 +64,12 @@ class Hub:
         """Whether something has happened that is to be reported and has not been."""
         return self._judge.has_to_report
 
-    def join(self, node: int, host: str, wire: Wire | None = None) -> None:
-        """A helper has come."""
+    def join(self, node: int, host: str, now: float, wire: Wire | None = None) -> None:
+        """A helper has come; from now on the silence of another host is noticed, also if it never tells of its ranks."""
         self._hosts[node] = host
         if wire is not None:
             self.wires[node] = wire
+            self._judge.hear(node, host, [], now)
 
     def take(self, node: int, message: dict[str, Any], now: float) -> None:
         """A message from the helper of a host."""

@@ -19,7 +19,7 @@ _TRACE_S = 2.0
 # Between a report and the end of the ranks, so that launchers have passed it on.
 _FORWARD_S = 0.3
 # For ranks to end by themselves when one has reported its own error.
-_EXPLAINED_S = 5.0
+_EXPLAINED_S = 3.0
 # A helper that was itself not run for longer must not take the silence for that of others.
 _OWN_GAP_S = 5.0
 
@@ -97,12 +97,13 @@ class Judge:
         if lost is None or self._report_at is not None or self._end_at is not None:
             return
         self.has_lost_host = True
-        ranks = name_ranks(sorted(lost.states))
+        # It may be lost before it has told of any.
+        ranks = f"{name_ranks(sorted(lost.states))} of {self._size}" if lost.states else "the ranks"
         places = "".join(
             f"\n  rank {rank} (process {state.process}) was last at {state.where}"
             for rank, state in sorted(lost.states.items())
         )
-        self._begin_report(f"{ranks} of {self._size} on {lost.host}: the host is lost: {why}{places}", now)
+        self._begin_report(f"{ranks} on {lost.host}: the host is lost: {why}{places}", now)
 
     def trace(self, texts: Mapping[int, str]) -> None:
         """Tracebacks that were asked for have come."""

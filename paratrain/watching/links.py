@@ -37,23 +37,26 @@ def greet(wire: Wire, message: dict[str, Any], token: str) -> bool:
 
 
 class HubSearch:
-    """Looks for the hub at its addresses, one after the other, in a thread; the result is in ``found``."""
+    """Looks for the hub at its addresses, one after the other, in a thread. The result is in ``found``: a connection, or why
+    there is none after ``within_s``.
+    """
 
-    def __init__(self, addresses: Sequence[str], port: int, hello: dict[str, Any]) -> None:
+    def __init__(self, addresses: Sequence[str], port: int, hello: dict[str, Any], within_s: float = _ALL_S) -> None:
         self.found: queue.SimpleQueue[Wire | str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(addresses, port, hello), daemon=True, name="search")
-        self._thread.start()
+        arguments = (addresses, port, hello, time.monotonic() + within_s)
+        threading.Thread(target=self._run, args=arguments, daemon=True, name="search").start()
 
-    def _run(self, addresses: Sequence[str], port: int, hello: dict[str, Any]) -> None:
+    def _run(self, addresses: Sequence[str], port: int, hello: dict[str, Any], until: float) -> None:
         problems: dict[str, str] = {}
-        until = time.monotonic() + _ALL_S
-        while time.monotonic() < until:
+        while True:
             for address in addresses:
                 try:
                     self.found.put(_try(address, port, hello))
                     return
                 except (OSError, ValueError) as error:
                     problems[address] = str(error)
+            if time.monotonic() + _PAUSE_S > until:
+                break
             time.sleep(_PAUSE_S)
         tried = "; ".join(f"{address}: {problem}" for address, problem in problems.items())
         self.found.put(f"port {port} of rank 0's host does not answer ({tried})")

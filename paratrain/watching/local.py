@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
-import signal
 import socket
 import struct
 from typing import Any
 
 from paratrain.watching.board import BoardReader
-from paratrain.watching.death import describe_end, exit_status, is_stopped, parent_of, program_of
+from paratrain.watching.death import describe_end, exit_status, is_stopped
+from paratrain.watching.processes import is_gone, kill, open_process
 from paratrain.watching.settings import EXIT_WATCH
 from paratrain.watching.state import Death, RankState
 from paratrain.watching.wire import Wire
 
-__all__ = ["LocalRank", "accept_rank", "is_gone", "kill", "open_process"]
+__all__ = ["LocalRank", "accept_rank"]
 
-_LAUNCHERS = frozenset(
-    ("hydra_pmi_proxy", "mpiexec.hydra", "mpiexec", "mpirun", "orted", "orterun", "prte", "prted", "prterun")
-)
 _CRASH_BYTES = 64 * 1024
 _HELLO_S = 5.0
-
-
-def open_process(process: int) -> int | None:
-    """A descriptor that becomes readable when the process ends, and through which no other of the same number is hit."""
-    try:
-        return os.pidfd_open(process)
-    except (OSError, AttributeError):  # gone; or a kernel, or a build of Python, before 5.3
-        return None
-
-
-def is_gone(descriptor: int) -> bool:
-    """Whether the process behind a descriptor of :func:`open_process` has ended."""
-    with selectors.PollSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        return bool(selector.select(0))
-
-
-def kill(process: int, descriptor: int | None, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a process a signal, if it is still there."""
-    with contextlib.suppress(OSError):
-        if descriptor is not None:
-            signal.pidfd_send_signal(descriptor, number)
-        else:
-            os.kill(process, number)
 
 
 class LocalRank:
@@ -104,17 +75,6 @@ class LocalRank:
         """End it."""
         if not self.is_gone:
             kill(self.process, self.descriptor)
-
-    def launchers(self) -> list[tuple[int, int]]:
-        """The processes of the launcher above it, nearest first, each with its descriptor."""
-        found, above = [], parent_of(self.process)
-        while above is not None and program_of(above) in _LAUNCHERS:
-            descriptor = open_process(above)
-            if descriptor is None:
-                break
-            found.append((above, descriptor))
-            above = parent_of(above)
-        return found
 
     def close(self) -> None:
         """Forget it, now that it is gone."""

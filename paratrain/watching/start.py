@@ -17,7 +17,7 @@ from paratrain.watching.wire import Wire
 __all__ = ["start_helper"]
 
 _START_S = 30.0
-_PROGRAM = "import sys; sys.path.insert(0, {folder!r}); from paratrain.watching.helper import main; main()"
+_PROGRAM = "import sys; sys.path.insert(0, {folder!r}); from paratrain.watching.program import main; main()"
 
 
 def start_helper(

@@ -172,6 +172,7 @@ def test_fine_tuning_says_what_was_taken_and_what_was_left(folder: Path) -> None
         (["-weights", "w.caffemodel", "--rename", "ip1:a"], "the network has no layer 'a'"),
         (["-weights", "w.caffemodel", "--rename", "ip1:ip2", "--rename", "ip1:ip1"], "names 'ip1' twice"),
         (["--log-dir", "small.net.prototxt/x"], "the log cannot be written there"),
+        (["--exchange", "nccl"], "nccl exchanges between GPUs; this run computes on the CPU"),
     ],
 )
 def test_options_that_cannot_be_followed(folder: Path, golden: Path, arguments: list[str], part: str) -> None:
@@ -188,6 +189,7 @@ def test_options_that_cannot_be_followed(folder: Path, golden: Path, arguments: 
         ["-sigint_effect", "die"],
         ["--rename", "a"],
         ["--batch-mode", "both"],
+        ["--exchange", "star"],
     ],
 )
 def test_options_that_cannot_be_understood(tmp_path: Path, arguments: list[str]) -> None:

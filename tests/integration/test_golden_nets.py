@@ -54,9 +54,7 @@ def _fill_data(net: caffe.Net, class_count: int) -> str:
 @pytest.mark.parametrize("name", ["lenet", "cifar10_quick"])
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("backend", BACKENDS.names())
-def test_a_network_agrees_with_caffe(
-    name: str, phase: str, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_agrees_with_caffe(name: str, phase: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     need_backend(backend)
     monkeypatch.setenv(BACKEND_VARIABLE, backend)
     recorded = json.loads((GOLDEN / "nets" / f"{name}.json").read_text())[phase]

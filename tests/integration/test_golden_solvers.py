@@ -44,9 +44,7 @@ def test_there_are_runs_to_follow() -> None:
     [(name, DEFAULT_BACKEND) for name in RUNS]
     + [(name, other) for other in BACKENDS.names() if other != DEFAULT_BACKEND for name in ON_EACH_BACKEND],
 )
-def test_a_training_run_is_followed(
-    name: str, backend: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_run_is_followed(name: str, backend: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_backend(backend)
     monkeypatch.setenv(BACKEND_VARIABLE, backend)
     recorded = np.load(f"{name}.npz")

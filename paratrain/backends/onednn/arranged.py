@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.backends.onednn.gather import Gather
 from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.names import Argument, DataType
 from paratrain.backends.onednn.primitive import Arena, Array, Descriptor, Engine, Primitive, aligned
@@ -20,10 +21,12 @@ _DTYPES: dict[DataType, npt.DTypeLike] = {DataType.F32: np.float32, DataType.BF1
 class ArrangedArray:
     """A flat buffer and the layout of the values in it; what a blob's memory keeps beside, or in place of, its plain array."""
 
-    def __init__(self, arranger: Arranger, layout: Layout) -> None:
+    def __init__(self, arranger: Arranger, layout: Layout, memory: SyncedMemory | None = None) -> None:
         self._arranger = arranger
         self.layout = layout
-        self.array = aligned(layout.size_bytes)
+        # A place that others have used has something in the padding, which has to be zero.
+        place = None if memory is None or layout.is_padded else memory.take_place(layout.size_bytes, self)
+        self.array = aligned(layout.size_bytes) if place is None else place
 
     def write_plain(self, host: Array) -> None:
         """Write the values to the first of the flat ``host`` array, in plain order."""
@@ -37,7 +40,7 @@ class Arranger:
         self.engine = engine
         self.workspace = Arena()
         """For values that nobody needs once the next primitive has run, such as weights in the layout of one primitive."""
-        self._reorders: dict[tuple[Layout, Layout, bool], Primitive] = {}
+        self._reorders: dict[tuple[Layout, Layout, bool], Primitive | Gather] = {}
         self._plain: dict[tuple[int, ...], Layout] = {}
 
     def plain(self, shape: tuple[int, ...]) -> Layout:
@@ -61,6 +64,8 @@ class Arranger:
             return
         key = (source_layout, target_layout, accumulate)
         primitive = self._reorders.get(key)
+        if primitive is None and Gather.suits(source_layout, target_layout):
+            primitive = self._reorders[key] = Gather(source_layout, target_layout, accumulate)
         if primitive is None:
             engine = self.engine
             descriptor = Descriptor(
@@ -92,7 +97,7 @@ class Arranger:
         assert isinstance(memory, SyncedMemory), "parts of other blocks stay plain"
         kept: Any = memory.kept_arrangement
         if kept is None or kept.layout != layout:
-            kept = ArrangedArray(self, layout)
+            kept = ArrangedArray(self, layout, memory)
         memory.arrange(kept)
         array: Array = kept.array
         return array
@@ -124,7 +129,7 @@ class Copies:
         if arrangement is None and isinstance(memory, SyncedMemory):
             plain, kept = memory.host(), memory.kept_arrangement
             if kept is None or kept.layout != layout:
-                kept = ArrangedArray(arranger, layout)
+                kept = ArrangedArray(arranger, layout, memory)
             arranger.reorder(plain, arranger.plain(layout.shape), kept.array, layout)
             memory.add_arrangement(kept)
             found: Array = kept.array

@@ -11,6 +11,7 @@ from paratrain.backends.onednn import library
 from paratrain.backends.onednn.arranged import Arranger
 from paratrain.backends.onednn.primitive import Engine
 from paratrain.backends.onednn.updates import OneDnnUpdate
+from paratrain.threads import wanted_thread_count
 
 __all__ = ["OneDnnBackend"]
 
@@ -29,6 +30,9 @@ class OneDnnBackend(NumpyBackend):
     def __init__(self) -> None:
         super().__init__()
         self.library = library.load()
+        thread_count = wanted_thread_count()
+        if thread_count is not None:
+            self.library.thread_count = thread_count
         self.engine = Engine(self.library)
         self.arranger = Arranger(self.engine)
 

@@ -154,11 +154,16 @@ class OneDnnConvolution:
         return primitive, bottom, top, weights
 
     def _build_backward_data(self) -> tuple[Primitive, Layout, Layout, Layout]:
-        made = Descriptor(
-            self._arranger.engine, "convolution_backward_data", Algorithm.CONVOLUTION_DIRECT,
-            self._bottom, self._weights, self._top, *self._sizes, self._hint,
-        )  # fmt: skip
-        descriptor = best([made])
+        def describe(bottom: Layout, top: Layout) -> Descriptor:
+            return Descriptor(
+                self._arranger.engine, "convolution_backward_data", Algorithm.CONVOLUTION_DIRECT,
+                bottom, self._weights, top, *self._sizes, self._hint,
+            )  # fmt: skip
+
+        # Forward's own layouts where they will do: what is below goes on in them. Asked for any, oneDNN takes kernels that are
+        # no faster in others.
+        same = [] if self.bottom_layout.is_plain else [describe(self.bottom_layout, self.top_layout)]
+        descriptor = best([*same, describe(self._bottom, self._top)])
         arguments = [Argument.DESTINATION_DIFF, Argument.WEIGHTS, Argument.SOURCE_DIFF]
         primitive = Primitive(descriptor, *arguments)
         top, weights, bottom = (descriptor.layout(argument) for argument in arguments)

@@ -6,7 +6,8 @@ import numpy as np
 
 from paratrain.backends.onednn.arranged import Arranger
 from paratrain.backends.onednn.layout import Layout
-from paratrain.backends.onednn.names import Argument
+from paratrain.backends.onednn.library import UnsupportedError
+from paratrain.backends.onednn.names import Argument, PropKind
 from paratrain.backends.onednn.primitive import Array, Descriptor, Primitive, best
 
 __all__ = ["OneDnnInnerProduct"]
@@ -34,17 +35,23 @@ class OneDnnInnerProduct:
         self._x, self._y = plain((samples, inputs)), plain((samples, outputs))
         x_turned, y_turned = turned(inputs, samples), turned(outputs, samples)
         if is_transposed:
-            self._factor, weights_turned = plain((inputs, outputs)), turned(outputs, inputs)
+            self._factor = plain((inputs, outputs))
             weights_diff = (x_turned, self._y, plain((inputs, outputs)))
         else:
-            self._factor, weights_turned = turned(inputs, outputs), plain((outputs, inputs))
+            self._factor = turned(inputs, outputs)
             weights_diff = (y_turned, self._x, plain((outputs, inputs)))
         self._forwards: dict[float | None, Primitive] = {None: self._build_forward(None)}
         product = best([Descriptor(self._engine, "matmul", *weights_diff[:2], None, weights_diff[2], accumulate=True)])
-        arguments = (Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)
-        self._backward_weights = Primitive(product, *arguments)
-        product = best([Descriptor(self._engine, "matmul", self._y, weights_turned, None, self._x)])
-        self._backward_data = Primitive(product, *arguments)
+        self._backward_weights = Primitive(product, Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)
+        # For few samples oneDNN's inner product is quicker than its matrix product here, though it leans on one itself.
+        seen = Layout.strided(library, (outputs, inputs), (1, outputs)) if is_transposed else plain((outputs, inputs))
+        hint = Descriptor(
+            self._engine, "inner_product_forward", PropKind.FORWARD_TRAINING, self._x, seen, None, self._y
+        )
+        by_data = Descriptor(self._engine, "inner_product_backward_data", self._x, seen, self._y, hint)
+        if by_data.is_slow:
+            raise UnsupportedError(f"inner_product_backward_data: {by_data.implementation}")
+        self._backward_data = Primitive(by_data, Argument.DESTINATION_DIFF, Argument.WEIGHTS, Argument.SOURCE_DIFF)
 
     def forward(self, x: Array, weights: Array, bias: Array | None, y: Array, relu_slope: float | None = None) -> None:
         """y = x W^T + b, with ``relu_slope`` followed by a ReLU of this negative slope."""

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from ctypes import POINTER, byref, c_int, c_int64
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from paratrain.backends.onednn.library import Handle, Library, dimensions_at
 from paratrain.backends.onednn.names import DataType, Query
 
@@ -62,7 +65,9 @@ class Layout:
         tag = _BLOCKED.get((len(shape), width))
         if tag is None:
             return None
-        made = Layout(library, library.new("memory_desc", "memory_desc_create_with_tag", len(shape), tuple(shape), dtype, tag))
+        made = Layout(
+            library, library.new("memory_desc", "memory_desc_create_with_tag", len(shape), tuple(shape), dtype, tag)
+        )
         return made if made.channel_block == width else None
 
     def like(self, shape: Sequence[int]) -> Layout | None:
@@ -75,6 +80,25 @@ class Layout:
         if self.channel_block:
             return Layout.blocked(self.library, shape, self.channel_block, self.dtype)
         return Layout.channels_last(self.library, shape, self.dtype) if self.is_channels_last else None
+
+    def blocks_axes(self, *axes: int) -> bool:
+        """Whether just these axes lie in blocks, each cut once, without padding."""
+        return not self.is_padded and sorted(axis for _, axis in self._blocks) == sorted(axes)
+
+    def in_plain_order(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A flat array of float32 in this layout, seen in plain order, each axis in blocks as two: (blocks, in a block).
+        No axis may be cut more than once, or padded.
+        """
+        cut = {axis: size for size, axis in self._blocks}
+        assert self.blocks_axes(*cut)
+        inner, step = {}, 1
+        for size, axis in reversed(self._blocks):
+            inner[axis], step = step, step * size
+        shape, steps = [], []
+        for axis, (length, outer_step) in enumerate(zip(self.shape, self._strides, strict=True)):
+            shape += [length // cut[axis], cut[axis]] if axis in cut else [length]
+            steps += [outer_step, inner[axis]] if axis in cut else [outer_step]
+        return np.lib.stride_tricks.as_strided(array, shape, [4 * step for step in steps])
 
     @functools.cached_property
     def channel_block(self) -> int:

@@ -6,18 +6,20 @@ among a Python environment's libraries. Nothing outside this module touches ctyp
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
 from paratrain.errors import BackendError
+from paratrain.threads import openmp_settings
 
 __all__ = ["ExecuteArgument", "Handle", "Library", "UnsupportedError", "load", "problem"]
 
@@ -134,8 +136,12 @@ class Library:
     """
 
     def __init__(self, path: Path, openmp: Path | None) -> None:
-        self._openmp = _load_openmp(openmp)
-        self._short = ctypes.PyDLL(str(path))
+        with _openmp_settings():
+            runtime = None if openmp is None else ctypes.PyDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+            self._short = ctypes.PyDLL(str(path))
+            # A name asked of a library is looked for in those that it was built with, too: the runtime in use is found.
+            self._openmp = runtime or self._short
+            self._openmp.omp_get_max_threads()
         self._functions: dict[str, Any] = {}
         for name, letters in _CONSTRUCTORS.items():
             self._declare(name, "p" + letters)
@@ -148,6 +154,8 @@ class Library:
         self.execute: Any = ctypes.CDLL(str(path)).dnnl_primitive_execute
         """``(primitive, stream, count, arguments)`` -> status, of plain integers."""
         self.execute.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
+        self.set_address: Any = self._functions["memory_set_data_handle"]
+        """``(memory, address)`` -> status, of plain integers."""
         version = self._typed("version", "", POINTER(_Version))()[0]
         self.version = (int(version.major), int(version.minor), int(version.patch))
         self._isa = int(self._typed("get_effective_cpu_isa", "", c_int)())
@@ -195,7 +203,11 @@ class Library:
     @property
     def thread_count(self) -> int:
         """How many threads a primitive that is built now in this thread will use."""
-        return int(self._openmp.omp_get_max_threads()) if self._openmp is not None else 1
+        return int(self._openmp.omp_get_max_threads())
+
+    @thread_count.setter
+    def thread_count(self, count: int) -> None:
+        self._openmp.omp_set_num_threads(count)
 
     @property
     def instruction_set(self) -> str:
@@ -278,21 +290,16 @@ def _find(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _load_openmp(path: Path | None) -> ctypes.PyDLL | None:
-    """Load the OpenMP runtime before oneDNN does, told how to wait and how many threads to use unless the user has said so.
+@contextlib.contextmanager
+def _openmp_settings() -> Iterator[None]:
+    """While the OpenMP runtime is loaded: how to wait and how many threads to use, unless the user has said so.
 
-    It reads the environment once, at its first call. Threads that spin while they wait take the cores from other ranks:
-    they give up at once here.
+    It reads the environment once, at the latest at its first call.
     """
-    if path is None:
-        return None
-    library = ctypes.PyDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-    defaults = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "KMP_WARNINGS": "off"}
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    added = openmp_settings()
     os.environ.update(added)
     try:
-        library.omp_get_max_threads()
+        yield
     finally:
         for name in added:
             del os.environ[name]
-    return library

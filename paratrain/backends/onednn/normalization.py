@@ -42,7 +42,13 @@ class OneDnnNormalization:
         self._hint = best(
             [
                 Descriptor(
-                    arranger.engine, "batch_normalization_forward", PropKind.FORWARD_TRAINING, layout, layout, eps, flags
+                    arranger.engine,
+                    "batch_normalization_forward",
+                    PropKind.FORWARD_TRAINING,
+                    layout,
+                    layout,
+                    eps,
+                    flags,
                 )
             ]
         )
@@ -97,9 +103,16 @@ class OneDnnNormalization:
         descriptor = best(
             [
                 Descriptor(
-                    self._arranger.engine, "batch_normalization_backward", PropKind.BACKWARD, layout, layout, layout,
-                    self._eps, self._flags, self._hint,
-                )  # fmt: skip
+                    self._arranger.engine,
+                    "batch_normalization_backward",
+                    PropKind.BACKWARD,
+                    layout,
+                    layout,
+                    layout,
+                    self._eps,
+                    self._flags,
+                    self._hint,
+                )
             ]
         )
         arguments = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,23 +44,25 @@ class _Chain:
     kept: float | None = None
 
 
-def _chains(rule: UpdateRule) -> list[_Chain]:
+def _chains(rule: UpdateRule, diffs: Sequence[str]) -> list[_Chain]:
     """The passes of an update. ``decay`` is that of the settings over the scale of gradients, so that
-    (decay * data + diff) * scale is the regularized gradient.
+    (decay * data + diffs) * scale is the regularized gradient. What the first pass makes is finite where the gradient is.
     """
     add, multiply = Algorithm.BINARY_ADD, Algorithm.BINARY_MUL
+    summed = tuple((add, name) for name in diffs)
+    diff = diffs[0]
     if isinstance(rule, MomentumRule):
         kept = rule.momentum or None
         return [
-            _Chain(multiply, "data", "decay", ((add, "diff"), (multiply, "scaled_rate")), "history0", kept),
+            _Chain(multiply, "data", "decay", (*summed, (multiply, "scaled_rate")), "history0", kept),
             _Chain(Algorithm.BINARY_SUB, "data", "history0", (), "data"),
         ]
     return [
-        _Chain(multiply, "data", "decay", ((add, "diff"), (multiply, "scale")), "diff"),
-        _Chain(multiply, "diff", "mean_share", (), "history0", rule.momentum),
-        _Chain(multiply, "diff", "diff", ((multiply, "square_share"),), "history1", rule.momentum2),
-        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), "diff"),
-        _Chain(Algorithm.BINARY_DIV, "history0", "diff", ((multiply, "negative_rate"),), "data", 1.0),
+        _Chain(multiply, "data", "decay", (*summed, (multiply, "scale")), diff),
+        _Chain(multiply, diff, "mean_share", (), "history0", rule.momentum),
+        _Chain(multiply, diff, diff, ((multiply, "square_share"),), "history1", rule.momentum2),
+        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), diff),
+        _Chain(Algorithm.BINARY_DIV, "history0", diff, ((multiply, "negative_rate"),), "data", 1.0),
     ]
 
 
@@ -75,45 +78,66 @@ class OneDnnUpdate:
         self._addresses: dict[str, int] = {}
         self._padded: dict[str, Array] = {}
 
-    def begin(self, rule: UpdateRule, data: Array, diff: Array, history: Sequence[Array]) -> None:
+    def begin(self, rule: UpdateRule, data: Array, diffs: Sequence[Array], history: Sequence[Array]) -> None:
         """The arrays are used until the next call."""
         self._rule = rule
-        self._arrays = {"data": data, "diff": diff, **{f"history{index}": array for index, array in enumerate(history)}}
+        self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
+        self._arrays = {"data": data, **dict(zip(self._diffs, diffs, strict=True))}
+        self._arrays |= {f"history{index}": array for index, array in enumerate(history)}
         self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
         if isinstance(rule, AdamRule):
             self._set(one=1.0, mean_share=1.0 - rule.momentum, square_share=1.0 - rule.momentum2, delta=rule.delta)
 
-    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float) -> None:
+    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float, guarded: bool = False) -> bool:
         self._set(decay=decay / scale, scale=scale, scaled_rate=rate * scale)
         if isinstance(self._rule, AdamRule):
             self._set(negative_rate=-rate * self._rule.correction)
+        if guarded and len(self._diffs) == 1:
+            if not _is_finite(self._arrays[self._diffs[0]][start:stop]):
+                return False
+            guarded = False  # the sum of several is looked at when it has been made, in the first pass
         for length in _LENGTHS:
             while stop - start >= length:
-                self._sized(length).run({name: place + 4 * start for name, place in self._addresses.items()})
+                made = self._arrays[self._first_made][start : start + length] if guarded else None
+                if not self._sized(length).run(self._addresses, 4 * start, made):
+                    return False
                 start += length
-        if start < stop:
-            self._run_rest(slice(start, stop))
+        return start == stop or self._run_rest(slice(start, stop), guarded)
 
-    def _run_rest(self, rest: slice) -> None:
+    @property
+    def _first_made(self) -> str:
+        """What the first pass writes."""
+        return "history0" if isinstance(self._rule, MomentumRule) else self._diffs[0]
+
+    def _run_rest(self, rest: slice, guarded: bool) -> bool:
         length = _LENGTHS[-1]
         for name, array in self._arrays.items():
-            padded = self._padded.setdefault(name, aligned(4 * length).view(np.float32))
+            if name not in self._padded:
+                self._padded[name] = aligned(4 * length).view(np.float32)
+            padded = self._padded[name]
             padded[: rest.stop - rest.start] = array[rest]
-        self._sized(length).run({name: self._padded[name].ctypes.data for name in self._arrays})
+        addresses = {name: self._padded[name].ctypes.data for name in self._arrays}
+        made = self._padded[self._first_made][: rest.stop - rest.start] if guarded else None
+        if not self._sized(length).run(addresses, 0, made):
+            return False
         for name, array in self._arrays.items():
             array[rest] = self._padded[name][: rest.stop - rest.start]
+        return True
 
     def _sized(self, length: int) -> _Built:
-        momenta = (self._rule.momentum, self._rule.momentum2 if isinstance(self._rule, AdamRule) else None)
-        if momenta != self._built_for:  # they are part of the kernels
-            self._built, self._built_for = {}, momenta
+        second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
+        built_for = self._rule.momentum, second, len(self._diffs)
+        if built_for != self._built_for:  # they are part of the kernels
+            self._built, self._built_for = {}, built_for
         if length not in self._built:
-            self._built[length] = _Built(self._engine, length, _chains(self._rule), self._numbers)
+            self._built[length] = _Built(self._engine, length, _chains(self._rule, self._diffs), self._numbers)
         return self._built[length]
 
     def _set(self, **numbers: float) -> None:
         for name, value in numbers.items():
-            self._numbers.setdefault(name, aligned(4).view(np.float32))[0] = value
+            if name not in self._numbers:
+                self._numbers[name] = aligned(4).view(np.float32)
+            self._numbers[name][0] = value
 
 
 class _Built:
@@ -160,17 +184,30 @@ class _Built:
             )
             self._held += [primitive, passed]
             self._calls.append((primitive.value, self._stream.value, len(numbered), ctypes.addressof(passed)))
-        self._moving = [(name, handle) for name, handle in self._memories.items() if name not in numbers]
+        self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in numbers]
 
-    def run(self, addresses: Mapping[str, int]) -> None:
-        """Run all chains on arrays that begin at these addresses."""
-        library = self._library
-        for name, handle in self._moving:
-            library.call("memory_set_data_handle", handle, addresses[name])
+    def run(self, addresses: Mapping[str, int], offset: int, made: Array | None) -> bool:
+        """Run all chains on arrays that begin so many bytes behind these addresses.
+
+        With ``made``, what the first one makes, it ends after that and returns False where the values are not finite.
+        """
+        set_address, execute = self._library.set_address, self._library.execute
+        for name, memory in self._moving:
+            set_address(memory, addresses[name] + offset)
         for call in self._calls:
-            status = library.execute(*call)
+            status = execute(*call)
             if status:
-                library.fail("update", status)
+                self._library.fail("update", status)
+            if made is not None:
+                if not _is_finite(made):
+                    return False
+                made = None
+        return True
+
+
+def _is_finite(array: Array) -> bool:
+    """The squares of large values may be infinite: only then each is looked at."""
+    return math.isfinite(np.dot(array, array)) or bool(np.isfinite(array).all())
 
 
 def _attributes(engine: Engine, chain: _Chain, layout_of: Mapping[str, Handle]) -> Handle:

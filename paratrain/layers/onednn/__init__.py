@@ -3,6 +3,8 @@
 import paratrain.layers.onednn.activation
 import paratrain.layers.onednn.concat
 import paratrain.layers.onednn.convolution
+import paratrain.layers.onednn.deconvolution
+import paratrain.layers.onednn.eltwise
 import paratrain.layers.onednn.inner_product
 import paratrain.layers.onednn.lrn
 import paratrain.layers.onednn.neuron

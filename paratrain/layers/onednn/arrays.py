@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from paratrain.blob import Blob, Memory, SyncedMemory
 from paratrain.layers.onednn.base import OneDnnLayer
 
 __all__ = ["ByValueLayer", "common_layout", "owns_memory"]
+
+P = TypeVar("P")
 
 
 def common_layout(memories: Sequence[Memory], shape: tuple[int, ...]) -> Layout | None:
@@ -29,7 +31,7 @@ def owns_memory(*memories: Memory) -> bool:
     return all(isinstance(memory, SyncedMemory) for memory in memories)
 
 
-class ByValueLayer(OneDnnLayer[None]):
+class ByValueLayer(OneDnnLayer[P]):
     """A layer whose tops hold, at each place, a function of the bottoms' values at that place. Mixed in before the plain
     layer, whose code runs as it is: what it reads and writes are flat arrays in one layout that all blobs share.
     """
@@ -47,12 +49,23 @@ class ByValueLayer(OneDnnLayer[None]):
     _blobs: Sequence[Blob] = ()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self._choose_layout([blob.data_memory for blob in bottom], bottom, top)
-        self._forward_layout = self._layout
+        self.begin_forward(bottom, top)
         super().forward(bottom, top)  # type: ignore[safe-super]
-        self._layout = None
+        self.end()
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        self.begin_backward(bottom, top)
+        super().backward(top, propagate_down, bottom)  # type: ignore[safe-super]
+        self.end()
+
+    def begin_forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> bool:
+        """Choose the layout of a forward pass; return whether there is one, or else the plain arrays are used."""
+        self._choose_layout([blob.data_memory for blob in bottom], bottom, top)
+        self._forward_layout = self._layout
+        return self._layout is not None
+
+    def begin_backward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> bool:
+        """The same for a backward pass."""
         self._choose_layout([top[0].diff_memory], bottom, top)
         if self._layout is None:
             self._choose_layout([blob.data_memory for blob in bottom], bottom, top)
@@ -60,7 +73,10 @@ class ByValueLayer(OneDnnLayer[None]):
             self._layout = self._forward_layout
         if self._layout is not None:
             self.read_diff(top[0])  # in place it is written next: it has to be in this layout by then
-        super().backward(top, propagate_down, bottom)  # type: ignore[safe-super]
+        return self._layout is not None
+
+    def end(self) -> None:
+        """The pass is over."""
         self._layout = None
 
     def read(self, blob: Blob) -> Any:

@@ -266,7 +266,9 @@ class OneDnnBatchNormLayer(_NormalizationLayer, BatchNormLayer):
         elif not self.is_joined and propagate_down[0]:
             x = self.source_of(kernel, bottom[0])
             dy = self.copies.read(top[0].diff_memory, kernel.layout, "diff")
-            kernel.backward(x, dy, self.arranger.write(bottom[0].diff_memory, kernel.layout), self._mean, self._variance)
+            kernel.backward(
+                x, dy, self.arranger.write(bottom[0].diff_memory, kernel.layout), self._mean, self._variance
+            )
 
     def backward_with(self, scale: OneDnnScaleLayer, top: Blob) -> None:
         """Replace the diff of the top, that of the whole chain, by that of the bottom; add to the gradients of the factors."""
@@ -284,7 +286,10 @@ class OneDnnBatchNormLayer(_NormalizationLayer, BatchNormLayer):
         assert joint is not None and scale is not None
         x, layout, flags = self.source_of(joint, self._bottom), joint.layout, _GIVEN | scale.flags
         own = _GIVEN if self._use_stored else NormalizationFlags(0)
-        normalized, kernel = ArrangedArray(self.arranger, layout), OneDnnNormalization(self.arranger, layout, own, self._eps)
+        normalized, kernel = (
+            ArrangedArray(self.arranger, layout),
+            OneDnnNormalization(self.arranger, layout, own, self._eps),
+        )
         given = kernel if self._use_stored else OneDnnNormalization(self.arranger, layout, _GIVEN, self._eps)
         given.forward(x, normalized.array, self._mean, self._variance)
         scale.leave(OneDnnNormalization(self.arranger, layout, flags, 0.0), normalized.array)

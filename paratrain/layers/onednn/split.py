@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paratrain.backends.onednn.sum import OneDnnSum
 from paratrain.blob import Blob
 from paratrain.layers.base import register_layer
 from paratrain.layers.onednn.arrays import common_layout, owns_memory
@@ -19,7 +20,10 @@ _CHUNK = 1 << 16  # values: what has been added up so far stays in a core's cach
 
 
 def add_up(arrays: Sequence[Any], total: Any) -> None:
-    """total = the sum of the flat arrays, one or more, in order; ``total`` may be the first of them."""
+    """total = the sum of the flat arrays, one or more, in order; ``total`` may be the first of them.
+
+    With one thread this is quicker than a primitive for each array, which would read and write the whole total each time.
+    """
     if len(arrays) == 1:
         if arrays[0] is not total:
             total[...] = arrays[0]
@@ -33,13 +37,14 @@ def add_up(arrays: Sequence[Any], total: Any) -> None:
 
 
 @register_layer("Split", backend="onednn")
-class OneDnnSplitLayer(OneDnnLayer[None], SplitLayer):
+class OneDnnSplitLayer(OneDnnLayer[OneDnnSum], SplitLayer):
     """Split; the tops share the bottom's memory in whatever layout, gradients are added in the layout that most come in."""
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         own = bottom[0].diff_memory
         given = [blob.diff_memory for blob in top if not blob.diff_is_untouched]
-        layout = common_layout(given, bottom[0].shape) if owns_memory(own) else None
+        # The bottom's data votes too: what has made them computes backward in their layout.
+        layout = common_layout([bottom[0].data_memory, *given], bottom[0].shape) if owns_memory(own) else None
         if not propagate_down[0] or (len(given) == 1 and given[0] is own):
             return
         if layout is None or layout.is_plain or any(memory is own for memory in given):
@@ -49,4 +54,10 @@ class OneDnnSplitLayer(OneDnnLayer[None], SplitLayer):
         arrays = [
             self.copies.read(memory, layout, str(index)).view(np.float32)[:count] for index, memory in enumerate(given)
         ]
-        add_up(arrays, self.arranger.write(own, layout).view(np.float32)[:count])
+        total = self.arranger.write(own, layout).view(np.float32)[:count]
+        if len(arrays) == 1 or self.arranger.engine.library.thread_count == 1:
+            add_up(arrays, total)
+            return
+        kernel = self.kernel(count, lambda: OneDnnSum(self.arranger, count))
+        assert kernel is not None
+        kernel.run(arrays, total)

@@ -97,7 +97,9 @@ def test_a_copy_in_another_layout_lives_until_the_values_change(backend: OneDnnB
     np.testing.assert_array_equal(copies.read(memory, arranger.plain(shape)), np.arange(288) + 1)
 
     part = MemorySlice(memory, 0, 288)
-    np.testing.assert_array_equal(copies.read(part, last).view(np.float32).reshape(3, 3, 32)[0, 0], np.arange(32) * 9 + 1)
+    np.testing.assert_array_equal(
+        copies.read(part, last).view(np.float32).reshape(3, 3, 32)[0, 0], np.arange(32) * 9 + 1
+    )
 
 
 def test_memory_written_in_a_layout_reads_right_in_any_shape(backend: OneDnnBackend) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from paratrain.backends import create_backend
+from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import Library, UnsupportedError, load
 from paratrain.backends.onednn.names import Algorithm, PropKind
-from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.primitive import Descriptor, Engine, best
 from paratrain.errors import BackendError
 from tests.optional import need_onednn
@@ -28,7 +28,9 @@ print(create_backend("onednn").name, create_backend("onednn").name)
 
 def say(**variables: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables
-    return subprocess.run([sys.executable, "-c", SAY], env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", SAY], env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.fixture
@@ -84,5 +86,7 @@ def test_a_call_that_fails_says_which_and_why(library: Library) -> None:
 def test_importing_paratrain_loads_no_library(tmp_path: Path) -> None:
     code = "import paratrain.net; print(any('dnnl' in line for line in open('/proc/self/maps')))"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.stdout.strip() == "False"

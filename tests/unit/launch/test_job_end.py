@@ -67,6 +67,8 @@ def test_the_report_of_watched_ranks_counts_more() -> None:
     assert (end.rank, end.host, end.signal, end.is_silent) == (0, "node1", signal.SIGSEGV, False)
     lost = read_end(1, "paratrain: ranks 2 and 3 of 4 on node2: the host is lost: nothing was heard", reports(), 1.0)
     assert (lost.rank, lost.host, lost.is_silent, lost.is_loss) == (2, "node2", True, True)
+    early = read_end(1, "paratrain: the ranks on node2: the host is lost: nothing was heard", reports(), 1.0)
+    assert (early.rank, early.host, early.is_silent, early.is_loss) == (None, "node2", True, True)
     stopped = read_end(
         1,
         "paratrain: rank 1 of 2 on node2, at iteration 5, data: stopped by a signal (process 1) for 20 s",

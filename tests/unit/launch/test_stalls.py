@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from paratrain.comm import LocalCommunicator
+from paratrain.activity import Activity
+from paratrain.comm import Communicator, LocalCommunicator
+from paratrain.comm.threads import run_threads
+from paratrain.errors import DataError
+from paratrain.launch.abort import report
 from paratrain.launch.stalls import activity_of, add_stalls, start_watching
 
 
@@ -34,3 +41,20 @@ def test_one_rank_is_not_watched() -> None:
     start_watching(parse(), communicator, "net")
     assert communicator.watch is None
     activity_of(communicator).enter("data", "mnist")
+
+
+def test_an_error_of_a_watched_rank_says_where_it_was() -> None:
+    def fail(communicator: Communicator) -> str:
+        if communicator.rank == 1:
+            activity = Activity()
+            activity.iteration = 120
+            activity.enter("data", "mnist")
+            watched: Any = communicator
+            watched.watch = SimpleNamespace(activity=activity)
+        return report(communicator, DataError("record '7' is not a Datum"))
+
+    host = socket.gethostname()
+    assert run_threads(2, fail) == [
+        f"paratrain: rank 0 of 2 on {host}: record '7' is not a Datum",
+        f"paratrain: rank 1 of 2 on {host}, at iteration 120, data of 'mnist': record '7' is not a Datum",
+    ]

@@ -70,6 +70,7 @@ def test_the_norm_is_of_gradients_that_are_clipped_and_averaged(tmp_path: Path) 
 def test_turbo_slows_down_where_gradient_and_step_agree(one_record: Path) -> None:
     settings = FIXED + "larc: true larc_eta: 0.1 larc_turbo: true momentum: 0.5"
     solver = make_solver(one_record, settings)
+    solver.keeps_updates = True
     solver.step(2)
     assert solver.policy_state() == {"larc_correlations": [0.0]}
     weight, step = weights(solver)[0], float(solver.net.params["line"][0].diff[0, 0])

@@ -27,6 +27,7 @@ def test_steps_worked_out_by_hand(one_record: Path) -> None:
     # w = 0.5, x = 2, y = 3: error 1 - 3 = -2, gradient -2 * 2 + 0.2 * 0.5 = -3.9, V = 0.1 * -3.9, w = 0.89
     # then: error 1.78 - 3 = -1.22, gradient -2.44 + 0.2 * 0.89 = -2.262, V = 0.5 * -0.39 - 0.2262 = -0.4212, w = 1.3112
     solver = make_solver(one_record, SGD + "momentum: 0.5 weight_decay: 0.2")
+    solver.keeps_updates = True
     solver.step(1)
     assert weights(solver) == pytest.approx([0.89])
     assert solver.loss == pytest.approx(2.0)

@@ -98,6 +98,7 @@ def adamw() -> list[float]:
 )
 def test_two_steps_worked_out_by_hand(tmp_path: Path, settings: str, expected: Callable[[], list[float]]) -> None:
     solver = make_solver(write_records(tmp_path, [[2.0]], [3]), FIXED + settings)
+    solver.keeps_updates = True
     found = []
     for _ in range(2):
         before = weights(solver)[0]

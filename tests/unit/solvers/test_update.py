@@ -14,7 +14,8 @@ from paratrain.backends import create_backend
 from paratrain.blob import Blob
 from paratrain.net import Parameters
 from paratrain.proto import ParamSpec, SolverParameter
-from paratrain.solvers.update import FlatUpdate, Run, find_runs, l2_norm, pieces
+from paratrain.solvers.runs import Run, find_runs, l2_norm, pieces
+from paratrain.solvers.update import FlatUpdate
 
 # (count, lr_mult, decay_mult, is a statistic), in the order of the net.
 BLOBS = [(70, 1.0, 1.0, False), (5, 2.0, 0.0, False), (9, 1.0, 1.0, True), (40, 1.0, 1.0, False), (3, 1.0, 1.0, False)]

@@ -180,7 +180,8 @@ def test_a_stall_is_told_and_ends_with_the_traceback(capfd: pytest.CaptureFixtur
 class Link:
     """A stretch of the way between two helpers, which can be cut: what comes is kept, and nothing is closed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, is_cut_after_greeting: bool = False) -> None:
+        self._is_cut_after_greeting = is_cut_after_greeting
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.is_cut = False
@@ -198,6 +199,8 @@ class Link:
             while data := source.recv(1000):
                 if not self.is_cut:
                     destination.sendall(data)
+                if self._is_cut_after_greeting and destination is self._near:  # it was welcomed
+                    self.is_cut = True
 
     def close(self) -> None:
         for end in (self._server, self._near, self._far):
@@ -218,4 +221,16 @@ def test_both_sides_of_a_cut_link_end_with_a_report(capfd: pytest.CaptureFixture
     text = capfd.readouterr().err
     assert "paratrain: rank 1 of 2 on" in text
     assert ": the host is lost: nothing was heard from it for 1 s\n  rank 1 (process" in text
+    assert ": the host of rank 0 is lost: nothing was heard from it for 1 s" in text
+
+
+def test_a_link_that_is_cut_before_a_host_has_told_of_its_ranks(capfd: pytest.CaptureFixture[str]) -> None:
+    with job([1, 1]) as run:
+        link = Link(run.helpers[0]["port"], is_cut_after_greeting=True)
+        run.start("", "", hub={"addresses": ["127.0.0.1"], "port": link.port})
+        assert run.codes() == [EXIT_WATCH] * 2
+        link.close()
+    text = capfd.readouterr().err
+    assert "paratrain: the ranks on " in text
+    assert ": the host is lost: nothing was heard from it for 1 s" in text
     assert ": the host of rank 0 is lost: nothing was heard from it for 1 s" in text

@@ -142,8 +142,8 @@ def test_what_a_rank_has_told_itself_is_not_told_again() -> None:
     clocked = Clocked()
     clocked.judge.die(death(0, "killed by SIGKILL", is_killed=True), clocked.now)
     clocked.judge.die(death(1, "ended with exit code 1", is_explained=True), clocked.now)
-    assert kinds(clocked.run(4, 0.05)) == []
-    assert kinds(clocked.run(4, 0.05)) == [Kind.END]
+    assert kinds(clocked.run(2, 0.05)) == []
+    assert kinds(clocked.run(3, 0.05)) == [Kind.END]
 
 
 def test_a_host_that_is_silent_is_lost() -> None:
@@ -156,6 +156,16 @@ def test_a_host_that_is_silent_is_lost() -> None:
     assert "rank 3 (process 103) was last at iteration 7, forward of 'conv1'" in report.text
     assert end.kind is Kind.END
     assert clocked.judge.has_lost_host
+
+
+def test_a_host_that_has_told_of_no_rank_is_lost_as_well() -> None:
+    clocked = Clocked()
+    clocked.judge.hear(1, "node1", [], clocked.now)  # it has come
+    clocked.silent = {1}
+    assert clocked.run(20) == []
+    report, end = clocked.run(2)
+    assert report.text.startswith("the ranks on node1: the host is lost: nothing was heard from it for 2")
+    assert end.kind is Kind.END
 
 
 def test_a_host_that_left_is_not_lost() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from paratrain.backends.base import AdamRule, MomentumRule, UpdateRule
 from paratrain.backends.onednn import library
+from paratrain.backends.onednn.primitive import Engine
+from paratrain.backends.onednn.updates import OneDnnUpdate
 
 pytestmark = pytest.mark.skipif(library.problem() is not None, reason=f"oneDNN is not of use here: {library.problem()}")
 
@@ -37,13 +41,10 @@ def by_formula(rule: UpdateRule, data: Doubles, diff: Doubles, *history: Doubles
 
 
 def update(rule: UpdateRule, arrays: list[npt.NDArray[np.float32]], cuts: list[int]) -> None:
-    from paratrain.backends.onednn.primitive import Engine
-    from paratrain.backends.onednn.updates import OneDnnUpdate
-
     fused = OneDnnUpdate(Engine(library.load()))
-    fused.begin(rule, arrays[0], arrays[1], arrays[2:])
-    for start, stop in zip(cuts, cuts[1:], strict=False):
-        fused.run(start, stop, rate=RATE, decay=DECAY, scale=SCALE)
+    fused.begin(rule, arrays[0], [arrays[1]], arrays[2:])
+    for start, stop in itertools.pairwise(cuts):
+        assert fused.run(start, stop, rate=RATE, decay=DECAY, scale=SCALE, guarded=start % 2 == 0)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +72,49 @@ def test_bits_do_not_depend_on_where_ranges_begin(rule: UpdateRule) -> None:
 
 
 def test_momentum_may_change_from_step_to_step() -> None:
-    from paratrain.backends.onednn.primitive import Engine
-    from paratrain.backends.onednn.updates import OneDnnUpdate
-
     data, diff, velocity = make(MomentumRule(0))
     fused = OneDnnUpdate(Engine(library.load()))
     for momentum in (0.5, 0.9, 0.5):
         expected = by_formula(MomentumRule(momentum), *[array.astype(np.float64) for array in (data, diff, velocity)])
-        fused.begin(MomentumRule(momentum), data, diff, [velocity])
+        fused.begin(MomentumRule(momentum), data, [diff], [velocity])
         fused.run(0, COUNT, rate=RATE, decay=DECAY, scale=SCALE)
         np.testing.assert_allclose(data, expected[0], rtol=2e-6, atol=2e-7)
         np.testing.assert_allclose(velocity, expected[1], rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("rule", [MomentumRule(0.9), AdamRule(0.9, 0.999, 0.5, 1e-8)])
+def test_two_gradients_are_added(rule: UpdateRule) -> None:
+    arrays, other = make(rule), make(rule, seed=2)[1]
+    before = [array.astype(np.float64) for array in arrays]
+    fused = OneDnnUpdate(Engine(library.load()))
+    fused.begin(rule, arrays[0], [arrays[1], other], arrays[2:])
+    assert fused.run(0, COUNT, rate=RATE, decay=DECAY, scale=SCALE, guarded=True)
+    expected = by_formula(rule, before[0], before[1] + other, *before[2:])
+    for found, wanted in zip([arrays[0], *arrays[2:]], expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("rule", [MomentumRule(0.9), AdamRule(0.9, 0.999, 0.5, 1e-8)])
+@pytest.mark.parametrize("place", [0, 66_000, COUNT - 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_changes_no_parameter_of_its_piece(
+    rule: UpdateRule, place: int, value: float
+) -> None:
+    arrays = make(rule)
+    arrays[1][place] = value
+    data = arrays[0].copy()
+    fused = OneDnnUpdate(Engine(library.load()))
+    fused.begin(rule, arrays[0], [arrays[1]], arrays[2:])
+    with np.errstate(all="ignore"):
+        assert not fused.run(0, COUNT, rate=RATE, decay=DECAY, scale=SCALE, guarded=True)
+    assert arrays[0][place] == data[place]
+    assert np.isfinite(arrays[0]).all()
+
+
+def test_large_values_are_finite() -> None:
+    arrays = [np.full(2000, value, np.float32) for value in (1.0, 1e30, 0.0)]  # squares overflow
+    fused = OneDnnUpdate(Engine(library.load()))
+    fused.begin(MomentumRule(0.9), arrays[0], [arrays[1]], arrays[2:])
+    with np.errstate(over="ignore"):
+        assert fused.run(0, 2000, rate=1e-4, decay=0.0, scale=1.0, guarded=True)
+    assert arrays[0] == pytest.approx(-1e26)

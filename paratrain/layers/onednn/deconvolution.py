@@ -1,0 +1,93 @@
+"""Deconvolution on oneDNN: its convolution, run backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from paratrain.backends.base import ConvolutionGeometry
+from paratrain.backends.onednn.convolution import OneDnnConvolution
+from paratrain.backends.onednn.names import NormalizationFlags
+from paratrain.backends.onednn.normalization import OneDnnNormalization
+from paratrain.backends.onednn.primitive import aligned
+from paratrain.blob import Blob
+from paratrain.layers.base import register_layer
+from paratrain.layers.deconvolution import DeconvolutionLayer
+from paratrain.layers.onednn.arrays import owns_memory
+from paratrain.layers.onednn.base import OneDnnLayer
+
+__all__ = ["OneDnnDeconvolutionLayer"]
+
+_SHIFT = NormalizationFlags.USE_GIVEN_STATISTICS | NormalizationFlags.USE_SHIFT
+
+
+class _Kernel:
+    """The convolution from the tops to the bottoms, and for the bias a normalization that only shifts."""
+
+    def __init__(self, layer: OneDnnDeconvolutionLayer) -> None:
+        geometry = layer.geometry
+        self.top_shape = (geometry.batch, geometry.channels, *geometry.spatial)
+        arranger = layer.arranger
+        self.convolution = OneDnnConvolution(arranger, geometry, False, arranger.plain(self.top_shape))
+        has_bias = len(layer.blobs) > 1
+        layout = self.convolution.bottom_layout
+        self.bias = OneDnnNormalization(arranger, layout, _SHIFT, 0.0) if has_bias else None
+        self.zeros, self.ones, self.bias_diff = (aligned(geometry.channels * 4).view(np.float32) for _ in range(3))
+        self.ones[:] = 1
+
+    @property
+    def implementations(self) -> list[str]:
+        """The names of the kernels that are in use, in oneDNN's words."""
+        return self.convolution.implementations + ([] if self.bias is None else self.bias.implementations)
+
+
+@register_layer("Deconvolution", backend="onednn")
+class OneDnnDeconvolutionLayer(OneDnnLayer[_Kernel], DeconvolutionLayer):
+    """Deconvolution over one to three spatial axes by oneDNN, in the layouts that it prefers."""
+
+    @property
+    def geometry(self) -> ConvolutionGeometry:
+        """That of the convolution from the tops to the bottoms."""
+        assert self._geometry is not None
+        return self._geometry
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        kernel = self._choose_kernel(bottom, top)
+        if kernel is None:
+            super().forward(bottom, top)
+            return
+        weights = self.blobs[0].data_memory.host()
+        for below, above in zip(bottom, top, strict=True):
+            kernel.convolution.backward_data(self.copies, below.data_memory, weights, above.data_memory)
+            if kernel.bias is not None:
+                y = self.copies.read(above.data_memory, kernel.bias.layout)
+                bias = self.blobs[1].data_memory.host()
+                kernel.bias.forward(y, self.arranger.write(above.data_memory, kernel.bias.layout), kernel.zeros,
+                                    kernel.ones, bias)  # fmt: skip
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        kernel = self.latest_kernel
+        if kernel is None:
+            super().backward(top, propagate_down, bottom)
+            return
+        for above, below, down in zip(top, bottom, propagate_down, strict=True):
+            if self.param_propagate_down[0]:
+                weights_diff = self.blobs[0].diff_memory.mutable_host()
+                kernel.convolution.backward_weights(
+                    self.copies, above.diff_memory, below.data_memory, weights_diff, None
+                )
+            if kernel.bias is not None and self.param_propagate_down[1]:
+                dy = self.copies.read(above.diff_memory, kernel.bias.layout)
+                kernel.bias.backward(dy, dy, None, kernel.zeros, kernel.ones, shift_diff=kernel.bias_diff)
+                bias_diff = self.blobs[1].diff_memory.mutable_host()[: kernel.bias_diff.size]
+                np.add(bias_diff, kernel.bias_diff, out=bias_diff)
+            if down:
+                weights = self.blobs[0].data_memory.host()
+                kernel.convolution.forward(self.copies, above.diff_memory, weights, None, below.diff_memory)
+
+    def _choose_kernel(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> _Kernel | None:
+        memories = [memory for blob in (*bottom, *top) for memory in (blob.data_memory, blob.diff_memory)]
+        if not 1 <= len(self.geometry.spatial) <= 3 or not owns_memory(*memories) or not top[0].count:
+            return None
+        return self.kernel(self.geometry, lambda: _Kernel(self))

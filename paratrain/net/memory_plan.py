@@ -1,0 +1,148 @@
+"""One arena for the values and gradients between the layers of a net, in which those share memory whose lives do not overlap."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from paratrain.backends.onednn.primitive import aligned
+from paratrain.blob import Memory, MemorySlice, SyncedMemory
+from paratrain.blob.limits import check_bytes, format_bytes
+from paratrain.net.arena import Life, place
+
+if TYPE_CHECKING:
+    from paratrain.net.net import Net
+
+__all__ = ["MemoryPlan"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_PLANS = 3
+"""A net whose blobs change their shapes again and again keeps memory for each blob."""
+
+
+class MemoryPlan:
+    """Says where the memories of a net lie while it runs whole passes: forward alone, or forward and backward in turn.
+
+    Values live from the layer that makes them to the last that reads them, in backward where that follows; gradients from the
+    layer that writes them first to the one that made the blob. A place has the size of the plain values. Not planned, and so
+    kept until they are written again: what comes from outside or belongs to a layer (tops of layers without bottoms), the
+    net's outputs, gradients that nobody writes or that hold a loss weight, and all that layers which run a user's code see.
+
+    Each memory takes its place when it is first written (``SyncedMemory.take_place``) and keeps it, so that nothing is to be
+    done in a pass. Where the plan no longer holds, since a blob was reshaped, memories are shared another way, or only some
+    layers run, every memory gets room of its own, with its values; the next whole pass begins with a new plan.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self._planned: list[SyncedMemory] = []
+        self._seen: list[Memory] = []
+        self._plan_count = 0
+        self.size_bytes = 0
+        """The size of the arena; 0 while there is none."""
+        self.saved_bytes = 0
+        """How much more memories of their own would take."""
+
+    def begin_forward(self, is_whole: bool) -> None:
+        """Layers are about to run forward, all of them or some. The values of the last pass are lost in the first case."""
+        wanted = is_whole and not self._net.debug_info
+        if not wanted or self._memories() != self._seen:
+            self.dissolve()
+        if wanted and not self.size_bytes and self._plan_count < _MOST_PLANS:
+            self._plan_count += 1
+            self._make()
+
+    def begin_backward(self, is_whole: bool) -> None:
+        """Layers are about to run backward, all of them or some."""
+        if self.size_bytes and (not is_whole or self._net.debug_info or self._memories() != self._seen):
+            self.dissolve()
+
+    def dissolve(self) -> None:
+        """Give every memory room of its own, with its values."""
+        for memory in self._planned:
+            memory.leave_place()
+        self._planned, self._seen, self.size_bytes, self.saved_bytes = [], [], 0, 0
+
+    def _make(self) -> None:
+        net = self._net
+        for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops, strict=True):
+            layer.share_memory(bottoms, tops)
+        self._seen = self._memories()
+        lives = _lives(net)
+        memories = [memory for memory, _ in lives]
+        offsets, size_bytes = place([life for _, life in lives])
+        own_bytes = sum(life.size_bytes for _, life in lives)
+        if size_bytes == 0 or size_bytes >= own_bytes:
+            return
+        check_bytes(size_bytes, "the blobs of the net")
+        arena = aligned(size_bytes)
+        for (memory, life), offset in zip(lives, offsets, strict=True):
+            memory.use_place(arena[offset : offset + life.size_bytes])
+        self._planned, self.size_bytes, self.saved_bytes = memories, size_bytes, own_bytes - size_bytes
+        logger.info("Blobs share %s; apart they would take %s", format_bytes(size_bytes), format_bytes(own_bytes))
+
+    def _memories(self) -> list[Memory]:
+        return [memory for tops in self._net.tops for blob in tops for memory in (blob.data_memory, blob.diff_memory)]
+
+
+class _Use:
+    """How the layers of a net use one memory."""
+
+    def __init__(self, memory: SyncedMemory) -> None:
+        self.memory = memory
+        self.makers: list[int] = []
+        self.readers: list[int] = []
+        self.writers: list[int] = []
+        """Of a gradient: the layers that write it in backward."""
+        self.is_kept = False
+
+
+def _lives(net: Net) -> list[tuple[SyncedMemory, Life]]:
+    """The memories that may be planned. The moments are the layers' numbers, forward and then, counted on, backward."""
+    data: dict[int, _Use] = {}
+    diffs: dict[int, _Use] = {}
+    outputs = {id(net.blobs[name]) for name in net.output_names}
+    read = {id(blob) for bottoms in net.bottoms for blob in bottoms}
+    for index, (layer, bottoms, tops, downs) in enumerate(
+        zip(net.layers, net.bottoms, net.tops, net.propagate_down, strict=True)
+    ):
+        for blob, down in zip(bottoms, downs, strict=True):
+            for uses, memory in ((data, blob.data_memory), (diffs, blob.diff_memory)):
+                use = _use(uses, memory)
+                use.readers.append(index)
+                use.is_kept |= layer.keeps_blobs
+                if down:
+                    use.writers.append(index)
+        for number, blob in enumerate(tops):
+            for uses, memory in ((data, blob.data_memory), (diffs, blob.diff_memory)):
+                use = _use(uses, memory)
+                use.makers.append(index)
+                use.is_kept |= layer.keeps_blobs or not bottoms or id(blob) in outputs or id(blob) not in read
+            _use(diffs, tops[number].diff_memory).is_kept |= layer.loss_weights[number] != 0
+    runs_back = net.layers_needing_backward
+    last = 2 * len(net.layers) - 1
+    found = []
+    for use in data.values():
+        users = sorted({*use.makers, *use.readers})
+        # A layer that works in place is a reader too; the first of all has to be one that only writes.
+        if not use.is_kept and users[0] not in use.readers:
+            backward = [last - index for index in users if runs_back[index]]
+            found.append((use.memory, Life(_size_bytes(use.memory), users[0], max([users[-1], *backward]))))
+    for use in diffs.values():
+        users = sorted(index for index in {*use.makers, *use.readers} if runs_back[index])
+        if not use.is_kept and users and users[-1] in use.writers and users[-1] not in use.makers:
+            found.append((use.memory, Life(_size_bytes(use.memory), last - users[-1], last - users[0])))
+    return [(memory, life) for memory, life in found if life.size_bytes]
+
+
+def _use(uses: dict[int, _Use], memory: Memory) -> _Use:
+    whole = memory
+    while isinstance(whole, MemorySlice):
+        whole = whole.whole
+    assert isinstance(whole, SyncedMemory)
+    return uses.setdefault(id(whole), _Use(whole))
+
+
+def _size_bytes(memory: SyncedMemory) -> int:
+    return memory.count * memory.dtype.itemsize
