@@ -6,7 +6,7 @@
 # RANKS   the count of ranks (default: the GPUs that nvidia-smi lists; without any, one)
 # MPIRUN  the launcher (default: the one beside `paratrain`, else the one on PATH)
 #
-# The cores are shared out: each rank gets cores / RANKS threads unless OMP_NUM_THREADS is set.
+# The ranks share the cores out: each gets cores / RANKS threads on its own, unless OMP_NUM_THREADS or --threads says otherwise.
 set -eu
 
 if [ $# -eq 0 ]; then
@@ -30,10 +30,6 @@ if [ -z "${MPIRUN:-}" ]; then
         exit 1
     }
 fi
-
-THREADS=$(($(nproc) / RANKS))
-[ "$THREADS" -ge 1 ] || THREADS=1
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$THREADS}"
 
 # Open MPI refuses to start as root or with more ranks than cores, and binds each of one or two ranks to a single core.
 case $("$MPIRUN" --version 2>&1) in

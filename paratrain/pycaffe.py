@@ -22,6 +22,7 @@ from paratrain.comm.watch import watch_ranks
 from paratrain.data_parallel import create_parallel_solver
 from paratrain.errors import SolverError
 from paratrain.launch.abort import agreed, connect, install_excepthook
+from paratrain.launch.cores import take_cores
 from paratrain.layers import LAYERS
 from paratrain.layers.base import LayerContext
 from paratrain.layers.python import UserLayer as Layer
@@ -109,6 +110,7 @@ def _world() -> Communicator:
     communicator = connect()
     if communicator.size > 1:
         install_excepthook(communicator)
+    take_cores(communicator, pin=False)  # where a script's other threads run is its own affair
     return communicator
 
 

@@ -144,8 +144,6 @@ class Job:
     def run(self, ranks: Ranks, words: Sequence[str], asked: Asked) -> JobEnd:
         """Start the ranks, wait for their end, and remove what they left behind. Raises CommunicationError."""
         environment = dict(os.environ)
-        if not ranks.hosts and _THREADS not in environment:
-            environment[_THREADS] = str(max(own_core_count() // ranks.count, 1))
         command = self.command(ranks, words, environment)
         logger.info("Starting %d %s: %s", ranks.count, _plural(ranks.count, "rank"), shlex.join(command))
         before = list_segments()

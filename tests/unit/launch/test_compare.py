@@ -9,7 +9,7 @@ from paratrain.launch.compare import comparable_backends, compare, kernels_of, m
 from paratrain.launch.compare_table import Comparison, LayerTimes, Timing, comparison_values, format_comparison
 from paratrain.layers.base import LayerContext
 from paratrain.net import Net
-from paratrain.proto import TRAIN, NetParameter, parse_text
+from paratrain.proto import TRAIN, NetParameter, parse_prototxt
 from paratrain.solvers.ranks import Alone
 from tests.optional import need_onednn
 
@@ -27,7 +27,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 
 def open_net(name: str) -> Net:
-    return Net(parse_text(NET, NetParameter), LayerContext(create_backend(name), TRAIN, seed=1))
+    return Net(parse_prototxt(NET, NetParameter), LayerContext(create_backend(name), TRAIN, seed=1))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_kernels_are_those_that_have_run(no_peak: None) -> None:
     kernels = {layer.name: layer.timings["onednn"].kernels for layer in found.layers}
     assert kernels["in"] == ""
     assert kernels["relu"] == "with conv"
-    for name in "conv", "up", "ip":
+    for name in "conv", "ip":
         assert ":" in kernels[name], "oneDNN's names look like brgconv:avx2"
         assert "ref" not in kernels[name]
     assert {layer.timings["numpy"].kernels for layer in found.layers} == {"", "numpy"}
@@ -103,7 +103,7 @@ def test_the_table() -> None:
         "  ------------",
         "conv1                         Convolution    20.00     30.00     40.0      20%    10.00     10.00    100.0      50%"
         "  brgconv:avx2",
-        "a_very_long_n..n/of_a_layer   ReLU           10.00      0.00                       0.00      0.00                  "
+        "a_very_long_n..on/of_a_layer  ReLU           10.00      0.00                       0.00      0.00                  "
         "  with conv1",
         "----------------------------  -----------  -------  --------  -------  -------  -------  --------  -------  -------"
         "  ------------",
@@ -118,7 +118,7 @@ def test_the_table() -> None:
 
 def test_the_values_for_json() -> None:
     values = json.loads(json.dumps(comparison_values(example())))
-    assert values["total_s"] == {"numpy": 0.06, "onednn": 0.02}
+    assert values["total_s"] == {"numpy": pytest.approx(0.06), "onednn": 0.02}
     conv, relu = values["layers"]
     assert conv["backends"]["onednn"] == {
         "forward_s": 0.01, "backward_s": 0.01, "kernels": "brgconv:avx2", "flops": 1e11,
