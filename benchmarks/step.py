@@ -5,8 +5,8 @@
 A step is: clear the gradients, forward, backward, SGD with momentum and weight decay. Data and labels are random and
 fixed, on both sides; data and Accuracy layers are left out. The two take turns (A B A B ...), each turn in a process of
 its own with the same number of threads; PyTorch runs in both of its layouts and the better one counts. Printed are the
-minimum, median and maximum over turns of each turn's median, and the ratio of the medians. ``--peer-python`` names a
-Python that has torch; without it only paratrain is timed.
+minimum, median and maximum over turns of each turn's median, the ratio of the medians, and the peak memory of the
+processes. ``--peer-python`` names a Python that has torch; without it only paratrain is timed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,13 +27,15 @@ from machine import REPOSITORY, describe
 PEER = REPOSITORY / "benchmarks" / "peers" / "torch_net.py"
 
 
-def time_own_steps(options: argparse.Namespace) -> tuple[float, float]:
-    """Return the median milliseconds of a step in this process, and its peak memory in MB."""
+def time_own_steps(options: argparse.Namespace) -> float:
+    """Return the median milliseconds of a step in this process."""
     from paratrain.backends import create_backend
-    from paratrain.solvers import create_solver
+    from paratrain.solvers import NetOptions, create_solver
 
     parameter = fed_solver_parameter(options.net, options.batch, options.sample_shape)
-    solver = create_solver(parameter, backend=create_backend(options.backend), seed=1)
+    solver = create_solver(
+        parameter, backend=create_backend(options.backend), seed=1, net_options=NetOptions(plans_memory=True)
+    )
     feed(solver.net, seed=1)
     solver.step(3)
     times = []
@@ -41,24 +43,71 @@ def time_own_steps(options: argparse.Namespace) -> tuple[float, float]:
         begin = time.perf_counter()
         solver.step(1)
         times.append(time.perf_counter() - begin)
-    return statistics.median(times) * 1e3, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return statistics.median(times) * 1e3
 
 
-def run(command: list[str], threads: int) -> str:
+def run(command: list[str], threads: int) -> tuple[str, float]:
+    """Return what a turn prints, and the most memory that it took, in MB."""
     environment = os.environ | dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)
     )
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as said:
+        started = subprocess.Popen(command, env=environment, stdout=printed, stderr=said)
+        _, status, usage = os.wait4(started.pid, 0)
+        started.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        said.seek(0)
+        if started.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{said.read()}")
+        return printed.read(), usage.ru_maxrss / 1024
 
 
-def table(rows: dict[str, list[float]]) -> list[str]:
-    lines = ["| | min ms | median ms | max ms |", "|---|---|---|---|"]
-    for name, times in rows.items():
-        lines.append(f"| {name} | {min(times):.1f} | {statistics.median(times):.1f} | {max(times):.1f} |")
+class Side:
+    """The turns of one side: the milliseconds of each, and the most memory that one took."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.megabytes = 0.0
+
+    def add(self, milliseconds: float, megabytes: float) -> None:
+        self.times.append(milliseconds)
+        self.megabytes = max(self.megabytes, megabytes)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+
+def table(sides: dict[str, Side]) -> list[str]:
+    lines = ["| | min ms | median ms | max ms | peak MB |", "|---|---|---|---|---|"]
+    for name, side in sides.items():
+        least, most = min(side.times), max(side.times)
+        lines.append(f"| {name} | {least:.1f} | {side.median:.1f} | {most:.1f} | {side.megabytes:.0f} |")
+    return lines
+
+
+def compare(options: argparse.Namespace) -> list[str]:
+    """Return the lines of a section: its title, the table, and the ratio."""
+    own = [sys.executable, __file__, options.net, "--worker", "--backend", options.backend]
+    sizes = ["--batch", str(options.batch), "--shape", options.shape, "--threads", str(options.threads)]
+    sizes += ["--iters", str(options.iters)]
+    sides = {f"paratrain ({options.backend})": Side()}
+    peers = {"PyTorch, plain": [], "PyTorch, channels-last": ["--channels-last"]} if options.peer_python else {}
+    version = ""
+    for _ in range(options.rounds):
+        printed, megabytes = run(own + sizes, options.threads)
+        sides[f"paratrain ({options.backend})"].add(float(printed), megabytes)
+        for name, flags in peers.items():
+            printed, megabytes = run([options.peer_python, str(PEER), options.net, *sizes, *flags], options.threads)
+            found = re.search(r"torch (\S+) .*: ([\d.]+) ms/iter", printed)
+            assert found, printed
+            version = found[1]
+            sides.setdefault(name, Side()).add(float(found[2]), megabytes)
+    lines = [f"## {Path(options.net).stem}, batch {options.batch}, {options.threads} thread(s)", "", *table(sides)]
+    if peers:
+        mine, *others = [side.median for side in sides.values()]
+        lines += ["", f"PyTorch {version} takes {min(others) / mine:.2f} times as long (in the better of its layouts)."]
     return lines
 
 
@@ -70,41 +119,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--iters", type=int, default=30, help="timed steps of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
-    parser.add_argument("--backend", default="numpy")
+    parser.add_argument("--backend", default="onednn")
     parser.add_argument("--peer-python", help="a Python that has torch")
     parser.add_argument("--save", help="also write the table to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.sample_shape = [int(axis) for axis in options.shape.split("x")]
     if options.worker:
-        print(*time_own_steps(options))
+        print(time_own_steps(options))
         return
 
-    own = [sys.executable, __file__, options.net, "--worker", "--backend", options.backend]
-    sizes = ["--batch", str(options.batch), "--shape", options.shape, "--threads", str(options.threads)]
-    sizes += ["--iters", str(options.iters)]
-    rows: dict[str, list[float]] = {f"paratrain ({options.backend})": []}
-    peers = {"PyTorch, plain": [], "PyTorch, channels-last": ["--channels-last"]} if options.peer_python else {}
-    memory = 0.0
-    peer_version = ""
-    for _ in range(options.rounds):
-        milliseconds, megabytes = map(float, run(own + sizes, options.threads).split())
-        rows[f"paratrain ({options.backend})"].append(milliseconds)
-        memory = max(memory, megabytes)
-        for name, flags in peers.items():
-            printed = run([options.peer_python, str(PEER), options.net, *sizes, *flags], options.threads)
-            found = re.search(r"torch (\S+) .*: ([\d.]+) ms/iter", printed)
-            assert found, printed
-            peer_version = found[1]
-            rows.setdefault(name, []).append(float(found[2]))
-    lines = [f"# A training step of {Path(options.net).name}, batch {options.batch}, {options.threads} thread(s)", ""]
-    lines += [describe(), f"- peak memory of paratrain's process: {memory:.0f} MB"]
-    lines += [f"- PyTorch {peer_version}"] if peers else []
-    lines += ["", *table(rows), ""]
-    if peers:
-        medians = [statistics.median(times) for times in rows.values()]
-        lines.append(f"paratrain takes {medians[0] / min(medians[1:]):.2f} times PyTorch's time (the better layout).")
-    text = "\n".join(lines)
+    text = "\n".join(["# A training step", "", describe(), "", *compare(options)])
     print(text)
     if options.save:
         Path(options.save).write_text(text + "\n")

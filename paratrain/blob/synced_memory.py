@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from paratrain.blob.limits import check_bytes
 
-__all__ = ["Arrangement", "Device", "Head", "Memory", "MemorySlice", "SyncedMemory"]
+__all__ = ["Arrangement", "Device", "Head", "Memory", "MemorySlice", "SyncedMemory", "aligned_zeros"]
 
 _ALIGNMENT = 64  # a cache line, and the widest vector registers
 
@@ -199,7 +199,7 @@ class SyncedMemory:
         self._in_place = self._arranged_in_place = None
         if taken is None:
             return
-        own = _aligned_zeros(taken.nbytes, np.dtype(np.uint8))
+        own = aligned_zeros(taken.nbytes, np.uint8)
         own[...] = taken
         if arrangement is not None:
             arrangement.array = own
@@ -212,7 +212,7 @@ class SyncedMemory:
             self._host = None if place is None else place.view(self._dtype)
         if self._host is None:
             check_bytes(self._count * self._dtype.itemsize, f"a block of {self._count:,} values")
-            self._host = _aligned_zeros(self._count, self._dtype)
+            self._host = aligned_zeros(self._count, self._dtype)
         return self._host
 
 
@@ -268,7 +268,9 @@ class MemorySlice:
         return self._part
 
 
-def _aligned_zeros(count: int, dtype: np.dtype[Any]) -> HostArray:
+def aligned_zeros(count: int, dtype: npt.DTypeLike) -> HostArray:
+    """Return a new flat array that begins at a cache line; the system gives memory to those parts of it that are written."""
+    dtype = np.dtype(dtype)
     raw = np.zeros(count * dtype.itemsize + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + count * dtype.itemsize].view(dtype)

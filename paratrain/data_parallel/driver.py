@@ -117,7 +117,9 @@ class DataParallel:
             parts.exchange_s, parts.backward_s = parts.exchange_s + taken_s, parts.backward_s - taken_s
 
     def _post(self, stop: int) -> None:
+        diff, device = self._solver.net.parameters.diff, self._solver.backend.device
         for index in range(self._posted_count, stop):
+            diff.settle(*self._slices[index].part, device)
             self._progress.add(self._exchange_slice(index))
         self._posted_count = max(self._posted_count, stop)
 

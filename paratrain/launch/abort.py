@@ -24,6 +24,7 @@ from paratrain.comm import create_communicator
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import LauncherEnvironment, launcher_environment
 from paratrain.errors import CommunicationError, OtherRankFailedError, ParatrainError
+from paratrain.watching.guard import StartGuard
 
 T = TypeVar("T")
 
@@ -39,12 +40,26 @@ _FORWARD_S = 0.2
 _DEFER_START_S = 3.0
 
 
-def connect() -> Communicator:
-    """`create_communicator`, except that an error ends the process: reported once, exit code 1, no traceback."""
+def connect(guard: StartGuard | None = None) -> Communicator:
+    """`create_communicator`, except that an error ends the process: reported once, exit code 1, no traceback.
+
+    A ``guard`` that is given goes on after that, until ranks are watched.
+    """
+    used = start_guard() if guard is None else guard
     try:
-        return create_communicator()
+        communicator = create_communicator()
     except ParatrainError as error:
         _end_unconnected(error, launcher_environment(os.environ))
+    used.connected()
+    if guard is None:
+        used.close()
+    return communicator
+
+
+def start_guard() -> StartGuard:
+    """Have somebody look whether all ranks come, from before they know each other."""
+    launcher = launcher_environment(os.environ)
+    return StartGuard(None, None) if launcher is None else StartGuard(launcher.local_rank, launcher.local_size)
 
 
 def agree(communicator: Communicator, error: BaseException | None) -> None:
@@ -77,7 +92,7 @@ def agreed(communicator: Communicator, make: Callable[[], T]) -> T:
         error = ParatrainError(": ".join(str(part) for part in parts if part is not None))
     except OtherRankFailedError:
         pass  # that rank says why
-    except (Exception, KeyboardInterrupt) as found:
+    except (Exception, KeyboardInterrupt, SystemExit) as found:  # whoever calls sys.exit here would let the others wait
         error = found
     agree(communicator, error)
     assert made is not None, "agree has ended this process"

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _PRODUCTS = frozenset(
     {"Convolution", "DepthwiseConvolution", "ConvolutionDepthwise", "Deconvolution", "InnerProduct", "LSTM", "RNN"}
 )
-_PEAK_SIZE = 2048
+_PEAK_SIZE = 1536
 _PEAK_S = 0.3
 
 

@@ -37,6 +37,7 @@ _WATCH_LOST = re.compile(
     r"|^the host of rank (?P<root>0) is lost"
 )
 _WATCH_STOPPED = ": stopped by a signal "
+_WATCH_CODE = re.compile(r": the process has ended with exit code (?P<code>\d+)")
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,9 @@ def read_end(code: int, text: str, reports: Reports, wall_s: float) -> JobEnd:
         ):
             rank, host, rank_code = int(place["rank"]), place["host"], None
             number, is_silent = _watched_signal(error), _WATCH_STOPPED in error
+        elif (place := _WATCH_RANK.match(error)) is not None and (ended := _WATCH_CODE.search(error)) is not None:
+            # Others were ended by signals, upon this, and mpirun may have named one of them.
+            rank, host, number, rank_code = int(place["rank"]), place["host"], None, int(ended["code"])
     return JobEnd(code, wall_s, reports, rank, host, number, rank_code, error, is_silent)
 
 

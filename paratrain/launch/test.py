@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _score(opened: Opened, batch_count: int) -> None:
     if not (opened.is_shared or opened.ranks.rank == 0):
         return
+    opened.net.plan_memory()
     tester = Tester(opened.net, batch_count, opened.ranks if opened.is_shared else None)
     logger.info("Running for %d iterations.", batch_count)
     loss, outputs = tester.run(_print_batch)

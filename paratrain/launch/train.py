@@ -15,7 +15,7 @@ from paratrain.data_parallel import create_parallel_solver, exchanged_bytes
 from paratrain.data_parallel.timeline import check_timeline_path
 from paratrain.errors import NotFiniteError, RanksDifferError, SnapshotError, SpoiltParametersError
 from paratrain.launch import options
-from paratrain.launch.abort import agree, agreed, connect, guard
+from paratrain.launch.abort import agree, agreed, connect, guard, start_guard
 from paratrain.launch.batch_norm import add_batch_norm
 from paratrain.launch.batch_options import add_batches, batch_editor, set_passes
 from paratrain.launch.cores import add_cores, log_cores, take_cores
@@ -156,13 +156,15 @@ def run(arguments: argparse.Namespace) -> int:
         rank_count = count_ranks(arguments.gpu, arguments.cpu)
         if rank_count > 1:
             launch_ranks(rank_count, [sys.executable, "-m", "paratrain", *arguments.command])
-    communicator = connect()
+    start = start_guard()
+    communicator = connect(start)
     report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
     arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
     # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
     parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
     start_watching(arguments, communicator, parameter.snapshot_prefix)
+    start.close()
     planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
     tree = planned
     if arguments.check_links:
@@ -244,6 +246,7 @@ def _create_solver(
         net_options=NetOptions(
             activity=activity_of(communicator),
             allow_python=arguments.allow_python,
+            plans_memory=True,
             data=options.data_options(arguments, arguments.cores[communicator.rank].worker_count),
             copy_rules=options.copy_rules(arguments),
             edit_train_net=lambda net: shuffled(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from paratrain.activity import Activity
 from paratrain.backends.base import Backend
-from paratrain.blob import Blob
+from paratrain.blob import Blob, GradientSlice
 from paratrain.data.options import DataOptions
 from paratrain.errors import LayerError, NetError
 from paratrain.proto import LayerParameter, Phase
@@ -79,7 +79,7 @@ class Layer(abc.ABC):
 
     In ``forward`` bottoms are read and tops written. In ``backward`` the diffs of the tops are read; the diff of bottom i
     is written (not added to) where ``propagate_down[i]`` holds; the diffs of ``self.blobs`` are added to where
-    ``self.param_propagate_down`` holds. Layers may share memory between bottom and top only where they say so.
+    ``self.param_propagate_down`` holds (see :meth:`accumulates` for a layer that would rather write them). Layers may share memory between bottom and top only where they say so.
 
     Subclasses state how many blobs they take: ``bottom_range`` and ``top_range`` are (least, most), None for no limit.
     """
@@ -227,6 +227,15 @@ class Layer(abc.ABC):
     def write_diff(self, blob: Blob) -> Any:
         """The blob's diff where the backend works, for writing."""
         return blob.write_diff(self.backend.device)
+
+    def accumulates(self, index: int) -> bool:
+        """Whether the gradient of ``self.blobs[index]`` is to be added to its diff, for once.
+
+        Where not, nothing has been added since the gradients were cleared: the layer has to write all of the diff, which
+        holds old values. A layer that does not ask finds zeros there, and adds.
+        """
+        memory = self.blobs[index].diff_memory
+        return not (isinstance(memory, GradientSlice) and memory.claim())
 
     def error(self, message: str, kind: builtins.type[LayerError] = LayerError) -> LayerError:
         """Return an error that names this layer: ``raise self.error("...")``."""

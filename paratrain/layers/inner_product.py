@@ -64,9 +64,10 @@ class InnerProductLayer(Layer):
         x = self.read(bottom[0]).reshape(self._samples, self._inputs)
         dy = self.read_diff(top[0]).reshape(self._samples, self._outputs)
         if self.param_propagate_down[0]:
+            accumulate = self.accumulates(0)
             weights_diff = self.write_diff(self.blobs[0])
             a, b = (x.T, dy) if self._transpose else (dy.T, x)
-            self.backend.matrix_product(a, b, weights_diff, accumulate=True)
+            self.backend.matrix_product(a, b, weights_diff, accumulate=accumulate)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             bias_diff = self.write_diff(self.blobs[1])
             self.xp.add(bias_diff, dy.sum(axis=0), out=bias_diff)

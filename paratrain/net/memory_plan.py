@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paratrain.backends.onednn.primitive import aligned
+import numpy as np
+
 from paratrain.blob import Memory, MemorySlice, SyncedMemory
 from paratrain.blob.limits import check_bytes, format_bytes
+from paratrain.blob.synced_memory import HostArray, aligned_zeros
 from paratrain.net.arena import Life, place
 
 if TYPE_CHECKING:
@@ -39,47 +42,59 @@ class MemoryPlan:
         self._planned: list[SyncedMemory] = []
         self._seen: list[Memory] = []
         self._plan_count = 0
-        self.size_bytes = 0
-        """The size of the arena; 0 while there is none."""
+        self._is_forward_only = False
+        self.arena: HostArray | None = None
+        """The bytes that memories share; None while each has its own."""
         self.saved_bytes = 0
         """How much more memories of their own would take."""
 
     def begin_forward(self, is_whole: bool) -> None:
         """Layers are about to run forward, all of them or some. The values of the last pass are lost in the first case."""
         wanted = is_whole and not self._net.debug_info
-        if not wanted or self._memories() != self._seen:
+        is_forward_only = self._net.is_forward_only
+        if not wanted or self._is_forward_only != is_forward_only or self._memories() != self._seen:
             self.dissolve()
-        if wanted and not self.size_bytes and self._plan_count < _MOST_PLANS:
+        if wanted and not self._seen and self._plan_count < _MOST_PLANS:
             self._plan_count += 1
+            self._is_forward_only = is_forward_only
             self._make()
 
     def begin_backward(self, is_whole: bool) -> None:
         """Layers are about to run backward, all of them or some."""
-        if self.size_bytes and (not is_whole or self._net.debug_info or self._memories() != self._seen):
+        if self._seen and (not is_whole or self._net.debug_info or self._memories() != self._seen):
             self.dissolve()
 
     def dissolve(self) -> None:
         """Give every memory room of its own, with its values."""
         for memory in self._planned:
             memory.leave_place()
-        self._planned, self._seen, self.size_bytes, self.saved_bytes = [], [], 0, 0
+        self._planned, self._seen, self.arena, self.saved_bytes = [], [], None, 0
+
+    def restore(self) -> None:
+        """Give every memory room of its own for good, and compute the values of the last pass again, from what came from outside.
+        """
+        self.dissolve()
+        self._plan_count = _MOST_PLANS
+        for index, bottoms in enumerate(self._net.bottoms):
+            if bottoms:
+                self._net.forward_layer(index)
 
     def _make(self) -> None:
         net = self._net
         for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops, strict=True):
             layer.share_memory(bottoms, tops)
         self._seen = self._memories()
-        lives = _lives(net)
+        lives = _lives(net, net.layers_needing_backward if not self._is_forward_only else [False] * len(net.layers))
         memories = [memory for memory, _ in lives]
         offsets, size_bytes = place([life for _, life in lives])
         own_bytes = sum(life.size_bytes for _, life in lives)
         if size_bytes == 0 or size_bytes >= own_bytes:
             return
         check_bytes(size_bytes, "the blobs of the net")
-        arena = aligned(size_bytes)
+        arena = aligned_zeros(size_bytes, np.uint8)
         for (memory, life), offset in zip(lives, offsets, strict=True):
             memory.use_place(arena[offset : offset + life.size_bytes])
-        self._planned, self.size_bytes, self.saved_bytes = memories, size_bytes, own_bytes - size_bytes
+        self._planned, self.arena, self.saved_bytes = memories, arena, own_bytes - size_bytes
         logger.info("Blobs share %s; apart they would take %s", format_bytes(size_bytes), format_bytes(own_bytes))
 
     def _memories(self) -> list[Memory]:
@@ -98,7 +113,7 @@ class _Use:
         self.is_kept = False
 
 
-def _lives(net: Net) -> list[tuple[SyncedMemory, Life]]:
+def _lives(net: Net, runs_back: Sequence[bool]) -> list[tuple[SyncedMemory, Life]]:
     """The memories that may be planned. The moments are the layers' numbers, forward and then, counted on, backward."""
     data: dict[int, _Use] = {}
     diffs: dict[int, _Use] = {}
@@ -120,15 +135,15 @@ def _lives(net: Net) -> list[tuple[SyncedMemory, Life]]:
                 use.makers.append(index)
                 use.is_kept |= layer.keeps_blobs or not bottoms or id(blob) in outputs or id(blob) not in read
             _use(diffs, tops[number].diff_memory).is_kept |= layer.loss_weights[number] != 0
-    runs_back = net.layers_needing_backward
     last = 2 * len(net.layers) - 1
     found = []
     for use in data.values():
         users = sorted({*use.makers, *use.readers})
         # A layer that works in place is a reader too; the first of all has to be one that only writes.
         if not use.is_kept and users[0] not in use.readers:
-            backward = [last - index for index in users if runs_back[index]]
-            found.append((use.memory, Life(_size_bytes(use.memory), users[0], max([users[-1], *backward]))))
+            # After a forward pass of training all values are there: who finds that the loss is not finite looks where it began.
+            end = [len(net.layers), *(last - index for index in users if runs_back[index])] if any(runs_back) else users
+            found.append((use.memory, Life(_size_bytes(use.memory), users[0], max(end))))
     for use in diffs.values():
         users = sorted(index for index in {*use.makers, *use.readers} if runs_back[index])
         if not use.is_kept and users and users[-1] in use.writers and users[-1] not in use.makers:

@@ -90,8 +90,8 @@ class Net(ArrayInterface):
                 self._wiring.force_backward(self.layers)
             self._wiring.tell_layers(self.layers)
             self._fusion = Fusion(self.layers, self._wiring.layers)
-            if context.plans_memory and not (context.keeps_arrays or self.parameter.force_backward or context.shapes_only):
-                self.memory_plan = MemoryPlan(self)
+            if context.plans_memory:
+                self.plan_memory()
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
@@ -251,6 +251,7 @@ class Net(ArrayInterface):
                 debug.whole_backward(self)
         if self.context.keeps_arrays:
             self.settle_arrays()
+            self.parameters.diff.settle()
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward, if it needs it. Raises LayerError after a forward pass within ``forward_only``."""
@@ -265,6 +266,11 @@ class Net(ArrayInterface):
             if self.debug_info:
                 debug.backward(self, index)
 
+    @property
+    def is_forward_only(self) -> bool:
+        """Whether no backward pass follows: see :meth:`forward_only`."""
+        return self._is_forward_only
+
     @contextmanager
     def forward_only(self) -> Iterator[None]:
         """A context in which no backward pass follows: layers that work in place keep no copy of what they overwrite."""
@@ -277,9 +283,19 @@ class Net(ArrayInterface):
             self._is_forward_only = False
             self._wiring.tell_layers(self.layers)
 
+    def plan_memory(self) -> None:
+        """From now on let blobs share memory where they can: see MemoryPlan. Not in nets whose blobs somebody looks at later:
+        those for Python, and with force_backward.
+        """
+        context = self.context
+        if not (context.keeps_arrays or context.shapes_only or self.parameter.force_backward or context.backend.device):
+            self.memory_plan = MemoryPlan(self)
+
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
         self.parameters.clear_diffs()
+        if self.context.keeps_arrays:
+            self.parameters.diff.settle()
 
     def reshape(self) -> None:
         """Pass the shapes of the inputs through all layers; ``forward`` does it as well where a shape has changed."""

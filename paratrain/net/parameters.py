@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from paratrain.blob import Blob, Head, Memory, MemorySlice, SyncedMemory
+from paratrain.blob import Blob, GradientMemory, Head, Memory, MemorySlice, SyncedMemory
 from paratrain.errors import NetError, ShapeMismatchError
 from paratrain.layers.base import Layer
 from paratrain.proto import ParamSpec
@@ -66,7 +66,7 @@ class Parameters:
         self.entries: list[ParameterEntry] = []
         self.dtype = dtype
         self.data: Memory = SyncedMemory(0, dtype)
-        self.diff: Memory = SyncedMemory(0, dtype)
+        self.diff = GradientMemory(SyncedMemory(0, dtype))
         self.statistics: Memory = SyncedMemory(0, dtype)
         self._by_name: dict[str, ParameterEntry] = {}
 
@@ -139,7 +139,7 @@ class Parameters:
         """Move all parameters into flat arrays taken from ``allocate(name, count, dtype)``; values and sharing are kept."""
         learning, statistics = self.learning, [entry for entry in self.entries if entry.is_statistic]
         frozen = [entry for entry in self.learnable if entry.is_frozen]
-        self.diff = allocate("diff", sum(entry.blob.count for entry in learning), self.dtype)
+        self.diff = GradientMemory(allocate("diff", sum(entry.blob.count for entry in learning), self.dtype))
         self.data = allocate("data", sum(entry.blob.count for entry in self.learnable), self.dtype)
         self.statistics = allocate("statistics", sum(entry.blob.count for entry in statistics), self.dtype)
         self._move(learning, self.data, self.diff)
@@ -147,20 +147,22 @@ class Parameters:
         self._move(statistics, self.statistics, None)
 
     def clear_diffs(self) -> None:
-        """Set all gradients to zero. Those of frozen entries, which ``force_backward`` computes, only where there are any."""
-        if self.diff.count:
-            self.diff.mutable_host()[...] = 0
+        """Set all gradients to zero. Those of frozen entries, which ``force_backward`` computes, only where there are any.
+
+        In ``diff`` zeros are written when somebody asks for the gradients; until then an array of it may hold old values.
+        """
+        self.diff.clear()
         for entry in self.entries:
             memory = entry.blob.diff_memory
             if isinstance(memory, SyncedMemory) and memory.head is not Head.UNINITIALIZED:
                 memory.mutable_host()[...] = 0
 
     @staticmethod
-    def _move(entries: list[ParameterEntry], data: Memory, diff: Memory | None, start: int = 0) -> None:
+    def _move(entries: list[ParameterEntry], data: Memory, diff: GradientMemory | None, start: int = 0) -> None:
         for entry in entries:
             entry.start, entry.stop = start, start + entry.blob.count
             new_data = MemorySlice(data, entry.start, entry.stop)
-            new_diff = None if diff is None else MemorySlice(diff, entry.start, entry.stop)
+            new_diff = None if diff is None else diff.slice(entry.start, entry.stop)
             new_data.mutable_host()[...] = entry.blob.read_data(None).reshape(-1)
             for blob in (entry.blob, *entry.users):
                 blob.use_memory(data=new_data, diff=new_diff)

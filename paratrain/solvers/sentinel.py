@@ -192,6 +192,8 @@ def find_in_backward(net: Net) -> tuple[int, str]:
     Before the name comes the count of the layers that had run. All layers are run, whatever is found: some wait for the
     other ranks.
     """
+    if net.memory_plan is not None:
+        net.memory_plan.restore()
     net.clear_param_diffs()
     found, place = "", len(net.layers)
     for index in reversed(range(len(net.layers))):

@@ -24,7 +24,7 @@ def iterate(solver: Solver) -> None:
     parameter, times = solver.parameter, solver.times
     solver.clock.iteration = solver.activity.iteration = solver.iter
     solver.activity.enter("clear", "gradients")
-    solver.net.clear_param_diffs()
+    solver.net.parameters.clear_diffs()
     if solver.is_due(parameter.test_interval) and (solver.iter > 0 or parameter.test_initialization):
         solver.test_all()
         if solver.asked & Action.STOP:

@@ -55,8 +55,12 @@ def find_ranks(processes: Iterable[int], folder: Path = Path("/proc")) -> Starte
 
 @dataclass
 class Beginning:
-    """What has been seen of the ranks of a host so far, on a clock in seconds."""
+    """What has been seen of the ranks of a host so far, on a clock in seconds.
 
+    ``late_s`` is for those who speak where nobody else has: so much longer do they wait.
+    """
+
+    late_s: float = 0.0
     folder: Path = Path("/proc")
     _seen: dict[int, int] = field(default_factory=dict)
     _gone_at: dict[int, float] = field(default_factory=dict)
@@ -78,14 +82,14 @@ class Beginning:
         self._stopped_at = {rank: self._stopped_at.get(rank, now) for rank in sorted(stopped)}
         host = socket.gethostname()
         for rank, since in self._gone_at.items():
-            if now - since > _GONE_S:
+            if now - since > _GONE_S + self.late_s:
                 process = f" (process {self._seen[rank]})" if rank in self._seen else ""
                 return (
                     f"rank {rank} of {started.size} on {host}: the process has ended before the ranks were connected, "
                     f"and the others would wait for it for ever{process}"
                 )
         for rank, since in self._stopped_at.items():
-            if now - since > _STOPPED_S and len(stopped) < len(running):
+            if now - since > _STOPPED_S + self.late_s and len(stopped) < len(running):
                 return (
                     f"rank {rank} of {started.size} on {host}, at its start: stopped by a signal "
                     f"(process {running[rank]}) for {now - since:.0f} s"

@@ -36,7 +36,7 @@ from benchmarks.machine import describe
 from paratrain.comm.environment import launcher_environment
 from paratrain.launch.leftovers import FOLDER, list_segments, remove_leftovers
 from tests.integration.cli import COMMAND, ENVIRONMENT
-from tests.soak.ending_job import CODES, LAST, MOMENTS, NOTE, SIGNALS, Plan, write_files
+from tests.soak.ending_job import CODES, LAST, MOMENTS, NOTE, Plan, write_files
 
 STARTERS = ("mpirun", "launch")
 _ENDED_S, _STOPPED_S = 10.0, 30.0
@@ -116,7 +116,9 @@ def judge(seen: Seen, plan: Plan, starter: str, folder: Path, straight: Sequence
             problems.append("exit code 0")
         process = (folder / NOTE).read_text().split()[1] if (folder / NOTE).exists() else "?"
         # Before ranks are watched only the launcher can tell, and MPICH's names the process.
-        named = rf"rank {plan.rank}\b|process {process}\b" + (rf"|PID {process} RUNNING" if plan.moment == "start" else "")
+        named = rf"rank {plan.rank}\b|process {process}\b" + (
+            rf"|PID {process} RUNNING" if plan.moment == "start" else ""
+        )
         if not re.search(named, seen.text):
             problems.append("the report does not name the rank")
         if is_setup and starter == "launch" and "Restart 1" in seen.text:
@@ -206,7 +208,10 @@ def _shm_files() -> set[str]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table, and below it what was not as it should be."""
-    lines = ["| a rank ends by | ranks | under | moments | seconds until the end, longest | result |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| a rank ends by | ranks | under | moments | seconds until the end, longest | result |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         result = f"{len(row.problems)} WRONG" if row.problems else "as it should be"
         lines.append(
@@ -271,7 +276,9 @@ def _try(row: Row, plan: Plan, mpirun: str, straight: Sequence[str], *, is_shown
         folder = Path(name) / "job"
         write_files(folder, plan)
         seen = run(folder, command_of(row.starter, row.ranks, mpirun), plan)
-        while plan.moment == "start" and seen.code == 0 and not (folder / NOTE).exists():  # it was quicker than the first
+        while (
+            plan.moment == "start" and seen.code == 0 and not (folder / NOTE).exists()
+        ):  # it was quicker than the first
             shutil.rmtree(folder)
             plan = replace(plan, delay_s=plan.delay_s / 2)
             write_files(folder, plan)
@@ -281,7 +288,9 @@ def _try(row: Row, plan: Plan, mpirun: str, straight: Sequence[str], *, is_shown
     row.seconds.append(seen.seconds)
     row.problems += [f"{row.ranks} ranks, {row.starter}, {plan}: {problem}" for problem in problems]
     result = "; ".join(problems) or "as it should be"
-    sys.stdout.write(f"{row.ranks} ranks, {row.starter}, {plan}: {seen.seconds:.1f} s, exit code {seen.code}: {result}\n")
+    sys.stdout.write(
+        f"{row.ranks} ranks, {row.starter}, {plan}: {seen.seconds:.1f} s, exit code {seen.code}: {result}\n"
+    )
     if problems and is_shown:
         sys.stdout.write("".join(f"    {line}\n" for line in seen.text.splitlines()[-40:]))
     sys.stdout.flush()

@@ -77,9 +77,19 @@ class OneDnnConvolution:
             primitive.run(x, w, y, bias)
 
     def backward_weights(
-        self, copies: Copies, bottom: Memory, top_diff: Memory, weights_diff: Array, bias_diff: Array | None
+        self,
+        copies: Copies,
+        bottom: Memory,
+        top_diff: Memory,
+        weights_diff: Array,
+        bias_diff: Array | None,
+        *,
+        accumulate: bool = True,
     ) -> None:
-        """weights_diff and bias_diff (unless it is None) += the gradients by the weights and the bias."""
+        """weights_diff and bias_diff (unless it is None) += the gradients by the weights and the bias.
+
+        Without ``accumulate`` that by the weights is written; the bias's, which is small, is always added.
+        """
         if self._backward_weights is None:
             self._backward_weights = self._build_backward_weights()
         primitive, bottom_layout, top_layout, weights_layout = self._backward_weights
@@ -91,7 +101,7 @@ class OneDnnConvolution:
                 np.add(bias_diff, self._bias_diff, out=bias_diff)
         else:
             primitive.run(x, dy, dw)
-        self._arranger.reorder(dw, weights_layout, weights_diff, self._plain_weights, accumulate=True)
+        self._arranger.reorder(dw, weights_layout, weights_diff, self._plain_weights, accumulate=accumulate)
 
     def backward_data(self, copies: Copies, top_diff: Memory, weights: Array, bottom_diff: Memory) -> None:
         """bottom_diff = the gradient by the bottom."""

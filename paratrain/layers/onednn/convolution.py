@@ -38,9 +38,12 @@ class OneDnnConvolutionLayer(AppliesReLU, OneDnnLayer[OneDnnConvolution], Convol
         bias_learns = len(self.blobs) > 1 and self.param_propagate_down[1]
         for above, below, down in zip(top, bottom, propagate_down, strict=True):
             if self.param_propagate_down[0]:
+                accumulate = self.accumulates(0)
                 weights_diff = self.blobs[0].diff_memory.mutable_host()
                 bias_diff = self.blobs[1].diff_memory.mutable_host()[: self._output_channels] if bias_learns else None
-                kernel.backward_weights(self.copies, below.data_memory, above.diff_memory, weights_diff, bias_diff)
+                kernel.backward_weights(
+                    self.copies, below.data_memory, above.diff_memory, weights_diff, bias_diff, accumulate=accumulate
+                )
             if down:
                 kernel.backward_data(self.copies, above.diff_memory, weights, below.diff_memory)
 

@@ -73,9 +73,10 @@ class OneDnnDeconvolutionLayer(OneDnnLayer[_Kernel], DeconvolutionLayer):
             return
         for above, below, down in zip(top, bottom, propagate_down, strict=True):
             if self.param_propagate_down[0]:
+                accumulate = self.accumulates(0)
                 weights_diff = self.blobs[0].diff_memory.mutable_host()
                 kernel.convolution.backward_weights(
-                    self.copies, above.diff_memory, below.data_memory, weights_diff, None
+                    self.copies, above.diff_memory, below.data_memory, weights_diff, None, accumulate=accumulate
                 )
             if kernel.bias is not None and self.param_propagate_down[1]:
                 dy = self.copies.read(above.diff_memory, kernel.bias.layout)

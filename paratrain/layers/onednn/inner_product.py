@@ -36,7 +36,9 @@ class OneDnnInnerProductLayer(AppliesReLU, OneDnnLayer[OneDnnInnerProduct], Inne
             return
         dy = top[0].diff_memory.host()
         if self.param_propagate_down[0]:
-            kernel.backward_weights(bottom[0].data_memory.host(), dy, self.blobs[0].diff_memory.mutable_host())
+            accumulate = self.accumulates(0)
+            weights_diff = self.blobs[0].diff_memory.mutable_host()
+            kernel.backward_weights(bottom[0].data_memory.host(), dy, weights_diff, accumulate=accumulate)
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             kernel.backward_bias(dy, self.blobs[1].diff_memory.mutable_host()[: self._outputs])
         if propagate_down[0]:

@@ -22,7 +22,6 @@ from paratrain.comm.progress import Progress, Work
 from paratrain.comm.staged import Staged
 from paratrain.comm.threads import run_threads
 from paratrain.comm.two_level import TwoLevel
-from paratrain.errors import CommunicationError
 from paratrain.topology.planner import binomial
 from tests.unit.comm.exchanges import make_exchange, run_step, slices_of
 from tests.unit.comm.fake_gpu import FakeDevice, Machine
@@ -69,13 +68,22 @@ def counts_for(size: int) -> list[int]:
 class Rank:
     """One rank's device, memory and exchange for arrays of `count` elements."""
 
-    def __init__(self, kind: str, communicator: Communicator, device: FakeDevice, count: int, step: int = 300) -> None:
+    def __init__(
+        self,
+        kind: str,
+        communicator: Communicator,
+        device: FakeDevice,
+        count: int,
+        step: int = 300,
+        sent: str = "float32",
+    ) -> None:
         self.communicator, self.device = communicator, device
         self.memory = DeviceMemory(communicator, device, is_shared=reaches_others(kind, communicator))
         self.memory.diff(count, np.float32)
         self.memory.data(count, np.float32)
         tree = binomial(communicator.size)
-        self.exchange = create_device_exchange(kind, communicator, device, self.memory, slices_of(count, step), tree)
+        slices = slices_of(count, step)
+        self.exchange = create_device_exchange(kind, communicator, device, self.memory, slices, tree, sent)
 
     def step(self, gradient: Array) -> Array:
         """One step whose update is: parameters += mean gradient. Returns what the computation sees of the parameters."""
@@ -197,6 +205,19 @@ def test_the_same_bits_as_between_cpus(kind: str, host: str, size: int) -> None:
         return found
 
     for one, other in zip(run(kind, size, noise)[0], run_threads(size, rank)[0], strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("ring", "float16"), ("sharded", "bfloat16"), ("tree", "float32")])
+def test_messages_carry_the_same_bits_as_between_cpus(kind: str, sent: str) -> None:
+    def rank(communicator: Communicator) -> tuple[Array, Array]:
+        gradient = noise(communicator.rank, 1000, 0)
+        here = Rank(kind, communicator, FakeDevice(machine, 0), 1000, sent=sent)
+        assert isinstance(here.exchange, Staged)
+        return here.step(gradient), run_step(make_exchange(kind, communicator, 1000, 300, sent=sent), gradient)
+
+    machine = Machine()
+    for one, other in run_threads(3, rank, [0, 1, 2]):
         assert one.tobytes() == other.tobytes()
 
 
@@ -325,77 +346,3 @@ def test_the_fake_catches_whoever_does_not_wait(kind: str, forgotten: str, monke
         return all(run_threads(2, rank))
 
     assert not all(is_right(seed) for seed in range(5))
-
-
-def refusal(size: int, make: MakeDevice, nodes: Sequence[int] | None = None) -> list[str]:
-    machine = Machine()
-
-    def rank(communicator: Communicator) -> str:
-        with pytest.raises(CommunicationError) as caught:
-            Rank("nccl", communicator, make(machine, communicator.local_rank), 100)
-        return str(caught.value)
-
-    return run_threads(size, rank, nodes)
-
-
-def test_nccl_refuses_ranks_that_share_a_gpu() -> None:
-    found = refusal(4, lambda machine, local_rank: FakeDevice(machine, local_rank // 2), [0, 1, 1, 1])
-    assert found == [
-        f"rank {rank} of 4: ranks 1 and 2 share GPU 0 of node 1, and NCCL wants a GPU for each rank: start as many ranks as "
-        "there are GPUs, or exchange otherwise (--exchange sharded)"
-        for rank in range(4)
-    ]
-
-
-def test_without_nccl_on_one_rank_all_are_told() -> None:
-    found = refusal(2, lambda machine, gpu: FakeDevice(machine, gpu, nccl="no library" if gpu else ""))
-    assert found == [f"rank {rank} of 2: rank 1 has no NCCL: no library" for rank in range(2)]
-
-
-def test_an_error_of_nccl_aborts() -> None:
-    machine = Machine()
-    devices: list[FakeDevice] = []
-
-    def rank(communicator: Communicator) -> None:
-        devices.append(FakeDevice(machine, communicator.rank, refuses="nccl"))
-        here = Rank("nccl", communicator, devices[-1], 1000)
-        with pytest.raises(CommunicationError, match=f"rank {communicator.rank} of 2: NCCL: NCCL_ERROR_SYSTEM_ERROR"):
-            here.step(np.ones(1000, np.float32))
-        here.close()
-
-    run_threads(2, rank)
-    assert [device.aborted_count for device in devices] == [1, 1]
-
-
-def test_nccl_lets_go_of_a_rank_that_never_comes() -> None:
-    machine, aborted = Machine(), []
-
-    def rank(communicator: Communicator) -> None:
-        device = FakeDevice(machine, communicator.rank)
-        here = Rank("nccl", communicator, device, 1000)
-        if communicator.rank == 1:
-            raise ZeroDivisionError("a bug on one rank")
-        with pytest.raises(CommunicationError, match="rank 1 ended with ZeroDivisionError"):
-            here.step(np.ones(1000, np.float32))
-        assert device.exchange.waiting, "the sum hangs"
-        thread = threading.Thread(target=here.exchange.abort)  # as whoever watches would
-        thread.start()
-        thread.join()
-        device.synchronize()
-        aborted.append(device.aborted_count)
-
-    with pytest.raises(ZeroDivisionError):
-        run_threads(2, rank)
-    assert aborted == [1]
-
-
-def test_an_exchange_by_nccl_that_is_forgotten_is_aborted() -> None:
-    machine = Machine()
-
-    def rank(communicator: Communicator) -> int:
-        device = FakeDevice(machine, communicator.rank)
-        Rank("nccl", communicator, device, 10)
-        gc.collect()
-        return device.aborted_count
-
-    assert run_threads(2, rank) == [1, 1]
