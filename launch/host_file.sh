@@ -25,7 +25,7 @@ PARATRAIN=$(command -v paratrain) || {
 }
 VERSION=$("$PARATRAIN" --version)
 
-for HOST in $(sed -e 's/#.*//' -e 's/[ :].*//' "$HOSTFILE"); do
+for HOST in $(sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]:].*//' "$HOSTFILE"); do
     # $SSH is a command with its options, and is split into words on purpose.
     FOUND=$($SSH "$HOST" "cd '$PWD' && '$PARATRAIN' --version" </dev/null) || {
         echo "$(basename "$0"): $HOST: cannot be reached through '$SSH', or lacks $PWD or $PARATRAIN" >&2

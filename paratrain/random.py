@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def uniform_rows(key: int, rows: range, inner: int, out: Any, xp: Any = np) -> N
     column_terms = xp.arange(inner, dtype=xp.uint64) * _GOLDEN
     columns_at_once = min(max(inner, 1), _BLOCK_COUNT)
     rows_at_once = max(_BLOCK_COUNT // columns_at_once, 1)
-    z, shifted = (xp.empty(rows_at_once * columns_at_once, xp.uint64) for _ in range(2))
+    z, shifted = _scratch.pair() if xp is np else xp.empty((2, _BLOCK_COUNT), xp.uint64)
     for row in range(0, len(rows), rows_at_once):
         for column in range(0, inner, columns_at_once):
             block = out[row : row + rows_at_once, column : column + columns_at_once]
@@ -98,6 +99,20 @@ def uniform_rows(key: int, rows: range, inner: int, out: Any, xp: Any = np) -> N
             xp.add(row_part, column_terms[column : column + columns_at_once], out=mixed)
             _mix(mixed, scratch, xp)
             xp.multiply(mixed, xp.float32(2.0**-24), out=block, casting="unsafe")
+
+
+class _Scratch(threading.local):
+    """Two arrays of _BLOCK_COUNT integers for each thread that draws rows of numbers."""
+
+    _arrays: npt.NDArray[np.uint64] | None = None
+
+    def pair(self) -> npt.NDArray[np.uint64]:
+        if self._arrays is None:
+            self._arrays = np.empty((2, _BLOCK_COUNT), np.uint64)
+        return self._arrays
+
+
+_scratch = _Scratch()
 
 
 def _mix(z: Any, scratch: Any, xp: Any) -> None:

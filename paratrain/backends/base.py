@@ -250,7 +250,7 @@ class Backend(abc.ABC):
 BACKENDS: Registry[type[Backend]] = Registry("backend")
 
 
-DEFAULT_BACKEND = "numpy"
+DEFAULT_BACKEND = "onednn"
 BACKEND_VARIABLE = "PARATRAIN_BACKEND"
 """The environment variable that names the backend of whoever does not say which one."""
 _told: set[str] = set()
@@ -259,14 +259,16 @@ _told: set[str] = set()
 def create_backend(name: str | None = None) -> Backend:
     """Return a new backend: ``name``, else what PARATRAIN_BACKEND names, else DEFAULT_BACKEND.
 
-    Where that cannot be used on this machine it is the numpy one, with a line in the log. Raises UnknownNameError for a name
+    Where that cannot be used on this machine it is the numpy one, with a line in the log: a warning where somebody asked. Raises UnknownNameError for a name
     that nobody registered.
     """
-    kind = BACKENDS.get(name or os.environ.get(BACKEND_VARIABLE) or DEFAULT_BACKEND)
+    asked = name or os.environ.get(BACKEND_VARIABLE)
+    kind = BACKENDS.get(asked or DEFAULT_BACKEND)
     problem = kind.problem()
     if problem is not None:
         if problem not in _told:
             _told.add(problem)
-            logger.warning("numpy computes, more slowly: the backend %s cannot be used here: %s", kind.name, problem)
+            level = logging.WARNING if asked else logging.INFO
+            logger.log(level, "numpy computes, more slowly: the backend %s cannot be used here: %s", kind.name, problem)
         kind = BACKENDS.get("numpy")
     return kind()

@@ -4,4 +4,14 @@ from paratrain.blob.blob import Blob
 from paratrain.blob.gradient_memory import GradientMemory, GradientSlice
 from paratrain.blob.synced_memory import Arrangement, Device, Head, Memory, MemorySlice, SyncedMemory
 
-__all__ = ["Arrangement", "Blob", "Device", "GradientMemory", "GradientSlice", "Head", "Memory", "MemorySlice", "SyncedMemory"]
+__all__ = [
+    "Arrangement",
+    "Blob",
+    "Device",
+    "GradientMemory",
+    "GradientSlice",
+    "Head",
+    "Memory",
+    "MemorySlice",
+    "SyncedMemory",
+]

@@ -37,7 +37,8 @@ _WATCH_LOST = re.compile(
     r"|^the host of rank (?P<root>0) is lost"
 )
 _WATCH_STOPPED = ": stopped by a signal "
-_WATCH_CODE = re.compile(r": the process has ended with exit code (?P<code>\d+)")
+_WATCH_VANISHED = ": the process has vanished"
+_WATCH_CODE = ": the process has ended with exit code "
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class JobEnd:
         """Why it ended, in words."""
         who = "a rank" if self.rank is None else f"rank {self.rank}"
         where = f" on {self.host}" if self.host else ""
-        if self.error is not None and self.is_loss:
+        if self.error is not None and self.is_loss and _WATCH_VANISHED not in self.error:
             told = ""  # the report says it all
         elif self.signal is not None:
             told = f"{who}{where} was ended by signal {self.signal} ({_name(self.signal)}), says mpirun"
@@ -141,9 +142,11 @@ def read_end(code: int, text: str, reports: Reports, wall_s: float) -> JobEnd:
         ):
             rank, host, rank_code = int(place["rank"]), place["host"], None
             number, is_silent = _watched_signal(error), _WATCH_STOPPED in error
-        elif (place := _WATCH_RANK.match(error)) is not None and (ended := _WATCH_CODE.search(error)) is not None:
-            # Others were ended by signals, upon this, and mpirun may have named one of them.
-            rank, host, number, rank_code = int(place["rank"]), place["host"], None, int(ended["code"])
+        elif place is not None and _WATCH_VANISHED in error:
+            rank, host = int(place["rank"]), place["host"]  # how it ended, mpirun alone may know
+        elif place is not None and _WATCH_CODE in error:
+            # Upon this others were ended by signals, and mpirun may have named one of them.
+            rank, host, number, rank_code = int(place["rank"]), place["host"], None, None
     return JobEnd(code, wall_s, reports, rank, host, number, rank_code, error, is_silent)
 
 

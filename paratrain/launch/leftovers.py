@@ -72,6 +72,7 @@ def _used_inodes(folder: Path, inodes: set[int], processes: Path) -> set[int]:
     """
     used: set[int] = set()
     device = folder.stat().st_dev
+    device_in_maps = f"{os.major(device):02x}:{os.minor(device):02x}"  # another container's /dev/shm has the same inodes
     for process in processes.iterdir():
         if not process.name.isdigit():
             continue
@@ -88,6 +89,7 @@ def _used_inodes(folder: Path, inodes: set[int], processes: Path) -> set[int]:
             continue  # ended, or another user's: it could not have opened a file of ours
         for line in lines:
             words = line.split(maxsplit=5)  # address, permissions, offset, device, inode, path
-            if len(words) == 6 and words[4].isdigit() and int(words[4]) in inodes and _PREFIX.search(words[5]):
+            is_here = len(words) == 6 and words[3] == device_in_maps and words[4].isdigit()
+            if is_here and int(words[4]) in inodes and _PREFIX.search(words[5]):
                 used.add(int(words[4]))
     return used

@@ -21,6 +21,7 @@ from paratrain.errors import CommunicationError
 from paratrain.launch.abort import agreed, connect, guard
 from paratrain.launch.link_check import Tested, check_ranks
 from paratrain.launch.rank_tree import choose_tree, describe_tree
+from paratrain.launch.reports import report_rank
 from paratrain.launch.self_launch import find_mpirun, mpirun_arguments, mpirun_family
 from paratrain.launch.topology import EXIT_WARNINGS
 from paratrain.linktest.child import kill_tree, module_command
@@ -55,6 +56,7 @@ def run_on_ranks(arguments: argparse.Namespace, limits: Limits) -> int:
     MPI does not end by itself after a hang; with ``--strict`` 3 if there are warnings.
     """
     communicator = connect()
+    report_rank(communicator)
     planned = agreed(communicator, lambda: choose_tree(arguments.source, communicator))
     with guard(communicator):
         found = check_ranks(communicator, planned.tree, limits)

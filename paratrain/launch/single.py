@@ -15,6 +15,7 @@ from paratrain.launch import options
 from paratrain.launch.abort import agreed, connect, guard
 from paratrain.launch.cores import log_cores, take_cores
 from paratrain.launch.device import choose_cpu
+from paratrain.launch.reports import report_rank
 from paratrain.layers.base import LayerContext
 from paratrain.log import init_log
 from paratrain.net import Net
@@ -52,6 +53,7 @@ def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Op
     every rank; return the exit code. An error ends all ranks.
     """
     communicator = connect()
+    report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING)
     arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
     seed = communicator.broadcast_object(entropy())

@@ -79,7 +79,8 @@ class Layer(abc.ABC):
 
     In ``forward`` bottoms are read and tops written. In ``backward`` the diffs of the tops are read; the diff of bottom i
     is written (not added to) where ``propagate_down[i]`` holds; the diffs of ``self.blobs`` are added to where
-    ``self.param_propagate_down`` holds (see :meth:`accumulates` for a layer that would rather write them). Layers may share memory between bottom and top only where they say so.
+    ``self.param_propagate_down`` holds (see :meth:`accumulates` for a layer that would rather write them). Layers may
+    share memory between bottom and top only where they say so.
 
     Subclasses state how many blobs they take: ``bottom_range`` and ``top_range`` are (least, most), None for no limit.
     """
@@ -204,6 +205,8 @@ class Layer(abc.ABC):
 
     def loss(self, top: Sequence[Blob]) -> float:
         """The weighted sum of the tops that count in the loss; call it after ``forward``."""
+        if not any(self.loss_weights):
+            return 0.0
         return sum(
             weight * float(blob.read_data(None).sum(dtype=np.float64))
             for blob, weight in zip(top, self.loss_weights, strict=True)

@@ -33,7 +33,9 @@ def place(lives: Sequence[Life]) -> tuple[list[int], int]:
     offsets = [0] * len(lives)
     placed: list[int] = []
     for index in sorted(range(len(lives)), key=lambda number: (-sizes[number], lives[number].first, number)):
-        met = sorted((offsets[other], offsets[other] + sizes[other]) for other in placed if lives[other].meets(lives[index]))
+        met = sorted(
+            (offsets[other], offsets[other] + sizes[other]) for other in placed if lives[other].meets(lives[index])
+        )
         end, smallest, found = 0, -1, -1
         for start, stop in met:
             gap = start - end
@@ -47,4 +49,7 @@ def place(lives: Sequence[Life]) -> tuple[list[int], int]:
 
 def largest_need_bytes(lives: Sequence[Life]) -> int:
     """The most bytes that are needed at one moment; no block can be smaller."""
-    return max((sum(other.size_bytes for other in lives if other.first <= life.first <= other.last) for life in lives), default=0)
+    return max(
+        (sum(other.size_bytes for other in lives if other.first <= life.first <= other.last) for life in lives),
+        default=0,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paratrain.blob import Blob
 from paratrain.layers import Layer
 from paratrain.layers.onednn.eltwise import OneDnnEltwiseLayer
 from paratrain.layers.onednn.fusion import AppliesReLU, FusedReLU
@@ -26,7 +27,7 @@ class Fusion:
         self._pairs: list[tuple[int, int, AppliesReLU]] = []
         for index, (layer, wired) in enumerate(zip(layers, wiring, strict=True)):
             follower = _first_reader(wiring, index) if isinstance(layer, AppliesReLU) and len(wired.tops) == 1 else None
-            if follower is None or wiring[follower].tops[0] is not wired.tops[0]:
+            if follower is None or not _is_top(wiring[follower], wired.tops[0]):
                 continue
             relu = layers[follower]
             if isinstance(layer, AppliesReLU) and isinstance(relu, FusedReLU) and relu.fused_slope is not None:
@@ -40,7 +41,8 @@ class Fusion:
                 if last is not None:
                     self._chains.append((index, last, layer))
         for layer, wired in zip(layers, wiring, strict=True):
-            if isinstance(layer, OneDnnEltwiseLayer) and wired.needs_backward:
+            # A script may write the diff of the top and go on below.
+            if isinstance(layer, OneDnnEltwiseLayer) and wired.needs_backward and not layer.context.keeps_arrays:
                 layer.bottom_of_split = _bottom_of_split(layers, wiring, wired)
 
     def begin(self, start: int, stop: int, is_allowed: bool) -> None:
@@ -48,7 +50,10 @@ class Fusion:
         for first, second, layer in self._pairs:
             layer.applies_relu = is_allowed and start <= first and second < stop
         for first, last, norm in self._chains:
-            norm.applies_chain = is_allowed and start <= first and last < stop
+            is_whole = start <= first and last < stop
+            if not is_whole:
+                norm.separate()  # backward goes through what these layers computed at different times
+            norm.applies_chain = is_allowed and is_whole
 
     def begin_backward(self, start: int, end: int) -> None:
         """Layers ``start`` down to ``end`` (included) are about to run backward: part the chains of which only some do."""
@@ -91,7 +96,11 @@ def _find_chain(
 def _in_place_reader(wiring: Sequence[LayerWiring], maker: int) -> int | None:
     """The layer that works in place on the top of layer ``maker``, first of all."""
     reader = _first_reader(wiring, maker)
-    return reader if reader is not None and wiring[reader].tops[0] is wiring[maker].tops[0] else None
+    return reader if reader is not None and _is_top(wiring[reader], wiring[maker].tops[0]) else None
+
+
+def _is_top(wired: LayerWiring, blob: Blob) -> bool:
+    return bool(wired.tops) and wired.tops[0] is blob
 
 
 def _first_reader(wiring: Sequence[LayerWiring], maker: int) -> int | None:

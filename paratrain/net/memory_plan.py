@@ -40,7 +40,7 @@ class MemoryPlan:
     def __init__(self, net: Net) -> None:
         self._net = net
         self._planned: list[SyncedMemory] = []
-        self._seen: list[Memory] = []
+        self._seen: list[int] = []
         self._plan_count = 0
         self._is_forward_only = False
         self.arena: HostArray | None = None
@@ -52,16 +52,16 @@ class MemoryPlan:
         """Layers are about to run forward, all of them or some. The values of the last pass are lost in the first case."""
         wanted = is_whole and not self._net.debug_info
         is_forward_only = self._net.is_forward_only
-        if not wanted or self._is_forward_only != is_forward_only or self._memories() != self._seen:
+        if not wanted or self._is_forward_only != is_forward_only or self._is_out_of_date:
             self.dissolve()
-        if wanted and not self._seen and self._plan_count < _MOST_PLANS:
+        if wanted and self.arena is None and self._plan_count < _MOST_PLANS:
             self._plan_count += 1
             self._is_forward_only = is_forward_only
             self._make()
 
     def begin_backward(self, is_whole: bool) -> None:
         """Layers are about to run backward, all of them or some."""
-        if self._seen and (not is_whole or self._net.debug_info or self._memories() != self._seen):
+        if not is_whole or self._net.debug_info or self._is_out_of_date:
             self.dissolve()
 
     def dissolve(self) -> None:
@@ -71,8 +71,7 @@ class MemoryPlan:
         self._planned, self._seen, self.arena, self.saved_bytes = [], [], None, 0
 
     def restore(self) -> None:
-        """Give every memory room of its own for good, and compute the values of the last pass again, from what came from outside.
-        """
+        """Give every memory room of its own for good, and compute the last pass's values again from what came from outside."""
         self.dissolve()
         self._plan_count = _MOST_PLANS
         for index, bottoms in enumerate(self._net.bottoms):
@@ -83,7 +82,6 @@ class MemoryPlan:
         net = self._net
         for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops, strict=True):
             layer.share_memory(bottoms, tops)
-        self._seen = self._memories()
         lives = _lives(net, net.layers_needing_backward if not self._is_forward_only else [False] * len(net.layers))
         memories = [memory for memory, _ in lives]
         offsets, size_bytes = place([life for _, life in lives])
@@ -95,22 +93,32 @@ class MemoryPlan:
         for (memory, life), offset in zip(lives, offsets, strict=True):
             memory.use_place(arena[offset : offset + life.size_bytes])
         self._planned, self.arena, self.saved_bytes = memories, arena, own_bytes - size_bytes
-        logger.info("Blobs share %s; apart they would take %s", format_bytes(size_bytes), format_bytes(own_bytes))
+        self._seen = self._users()
+        logger.debug("Blobs share %s; apart they would take %s", format_bytes(size_bytes), format_bytes(own_bytes))
 
-    def _memories(self) -> list[Memory]:
-        return [memory for tops in self._net.tops for blob in tops for memory in (blob.data_memory, blob.diff_memory)]
+    @property
+    def _is_out_of_date(self) -> bool:
+        return self.arena is not None and self._users() != self._seen
+
+    def _users(self) -> list[int]:
+        """Which planned memory each blob uses, if any. Others come and go: each batch may bring its own."""
+        planned = {id(memory) for memory in self._planned}
+        users = [
+            id(memory) for tops in self._net.tops for blob in tops for memory in (blob.data_memory, blob.diff_memory)
+        ]
+        return [number if number in planned else 0 for number in users]
 
 
 class _Use:
     """How the layers of a net use one memory."""
 
-    def __init__(self, memory: SyncedMemory) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.makers: list[int] = []
         self.readers: list[int] = []
         self.writers: list[int] = []
         """Of a gradient: the layers that write it in backward."""
-        self.is_kept = False
+        self.is_kept = not isinstance(memory, SyncedMemory)  # such as a batch that another process has made
 
 
 def _lives(net: Net, runs_back: Sequence[bool]) -> list[tuple[SyncedMemory, Life]]:
@@ -148,16 +156,15 @@ def _lives(net: Net, runs_back: Sequence[bool]) -> list[tuple[SyncedMemory, Life
         users = sorted(index for index in {*use.makers, *use.readers} if runs_back[index])
         if not use.is_kept and users and users[-1] in use.writers and users[-1] not in use.makers:
             found.append((use.memory, Life(_size_bytes(use.memory), last - users[-1], last - users[0])))
-    return [(memory, life) for memory, life in found if life.size_bytes]
+    return [(memory, life) for memory, life in found if isinstance(memory, SyncedMemory) and life.size_bytes]
 
 
 def _use(uses: dict[int, _Use], memory: Memory) -> _Use:
     whole = memory
     while isinstance(whole, MemorySlice):
         whole = whole.whole
-    assert isinstance(whole, SyncedMemory)
     return uses.setdefault(id(whole), _Use(whole))
 
 
-def _size_bytes(memory: SyncedMemory) -> int:
+def _size_bytes(memory: Memory) -> int:
     return memory.count * memory.dtype.itemsize

@@ -22,7 +22,7 @@ _VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
 # Ranks that find a mistake end within a few seconds of each other; nothing but a mistake ends any here.
-_GONE_S = 6.0
+_GONE_S = 5.0
 _STOPPED_S = 20.0
 
 

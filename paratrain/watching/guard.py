@@ -26,7 +26,7 @@ _CONNECTED, _DONE = b"c", b"d"
 _END_S = 2.0
 _LOOK_S, _LAST_LOOK_S = 1.0, 0.2
 # Whoever has started mpirun and looks as well speaks first, then the first guard.
-_AFTER_S, _STAGGER_S = 1.0, 1.0
+_AFTER_S, _STAGGER_S = 0.5, 1.0
 # Between the report and the end of the ranks, so that launchers have passed it on.
 _FORWARD_S = 0.3
 

@@ -25,7 +25,7 @@ from paratrain.watching.local import LocalRank, accept_rank
 from paratrain.watching.report import write_report
 from paratrain.watching.settings import WatchSettings
 from paratrain.watching.state import name_ranks
-from paratrain.watching.wire import Wire
+from paratrain.watching.wire import LONGEST_BYTES, Wire
 
 __all__ = ["Helper"]
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 # For ranks to introduce themselves: else they have died before they could.
 _FIRST_RANK_S = 20.0
 _BUSY_S = 0.05
+# Anybody may connect to the hub's port: so long, so many at a time, and for a message of so many bytes.
+_STRANGER_S, _MOST_STRANGERS, _HELLO_BYTES = 10.0, 1000, 4096
 # A helper whose host is alone speaks later the higher its number: whoever speaks first may end the others.
 _STAGGER_S, _LONGEST_STAGGER_S = 0.1, 3.0
 
@@ -60,6 +62,7 @@ class Helper:
         self.hub: Hub | None = None
         self.hub_wire: Wire | None = None
         self.search: HubSearch | None = None
+        self.strangers: dict[Wire, float] = {}
         self.hub_heard_at = 0.0
         self.unsent: list[dict[str, Any]] = []
         self.memory_kills = count_memory_kills()
@@ -124,6 +127,8 @@ class Helper:
             self._lose_hub(f"nothing was heard from it for {now - self.hub_heard_at:.0f} s", now)
         if self.search is not None and not self.search.found.empty():
             self._reach_hub(self.search.found.get())
+        for wire in [wire for wire, since in self.strangers.items() if now - since > _STRANGER_S]:
+            self._refuse(wire)
 
     # -- ranks of this host --------------------------------------------------------------------------------------
 
@@ -200,19 +205,31 @@ class Helper:
             self._tell(message)
 
     def _accept_helper(self, listener: socket.socket) -> None:
-        wire = Wire(listener.accept()[0])
+        try:
+            wire = Wire(listener.accept()[0], _HELLO_BYTES)
+        except OSError:  # it has gone again
+            return
+        self.strangers[wire] = time.monotonic()
         self.selector.register(wire, selectors.EVENT_READ, lambda: self._greet(wire))
+        if len(self.strangers) > _MOST_STRANGERS:
+            self._refuse(wire)
+
+    def _refuse(self, wire: Wire) -> None:
+        del self.strangers[wire]
+        self.selector.unregister(wire)
+        wire.close()
 
     def _greet(self, wire: Wire) -> None:
         assert self.hub is not None
         messages = wire.receive()
-        if messages and greet(wire, messages[0], self.token):
+        if messages and wire.is_open and greet(wire, messages[0], self.token):
             node = int(messages[0]["node"])
+            del self.strangers[wire]
+            wire.longest_bytes = LONGEST_BYTES
             self.hub.join(node, str(messages[0]["host"]), time.monotonic(), wire)
             self.selector.modify(wire, selectors.EVENT_READ, lambda: self._hear_helper(node, wire))
         elif messages or not wire.is_open:
-            self.selector.unregister(wire)
-            wire.close()
+            self._refuse(wire)
 
     def _hear_helper(self, node: int, wire: Wire) -> None:
         assert self.hub is not None
@@ -221,7 +238,7 @@ class Helper:
             self.hub.take(node, message, now)
         if not wire.is_open:
             self.selector.unregister(wire)
-            self.hub.drop(node, now)
+            self.hub.drop(node, wire, now)
 
     def _reach_hub(self, found: Wire | str) -> None:
         self.search = None

@@ -44,6 +44,7 @@ class Hub:
     ) -> None:
         self.node = node
         self.wires: dict[int, Wire] = {}
+        self._have_come: set[Wire] = set()
         self._hosts: dict[int, str] = {}
         self._judge = Judge(rank_count, settings, now)
         self._settings = settings
@@ -74,7 +75,9 @@ class Hub:
     def take(self, node: int, message: dict[str, Any], now: float) -> None:
         """A message from the helper of a host."""
         kind = message["kind"]
-        if kind == "states":
+        if kind == "here":
+            self._have_come.add(self.wires[node])
+        elif kind == "states":
             states = [RankState(**state) for state in message["states"]]
             self._judge.hear(node, self._hosts[node], states, now)
         elif kind == "death":
@@ -89,10 +92,19 @@ class Hub:
                 logger.warning("The ranks on %s are not watched any more: %s", self._hosts[node], message["why"])
             self._judge.leave(node)
 
-    def drop(self, node: int, now: float) -> None:
-        """The connection to a helper is gone; it has told so before, or its host is lost."""
-        self.wires.pop(node).close()
-        self._judge.lose(node, "its connection was closed", now)
+    def drop(self, node: int, wire: Wire, now: float) -> None:
+        """The connection to a helper is gone; it has told so before, or its host is lost.
+
+        One that had given up before it was welcomed is not lost: it comes, or has come, by another connection.
+        """
+        wire.close()
+        if self.wires.get(node) is not wire:
+            return
+        del self.wires[node]
+        if wire in self._have_come:
+            self._judge.lose(node, "its connection was closed", now)
+        else:
+            self._judge.leave(node)
 
     def beat(self) -> None:
         """Let the other helpers know that this one is there."""

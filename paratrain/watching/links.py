@@ -30,7 +30,8 @@ def listen() -> socket.socket:
 
 def greet(wire: Wire, message: dict[str, Any], token: str) -> bool:
     """On the hub: answer a helper's first message; False for anybody else's."""
-    if not hmac.compare_digest(str(message.get("token", "")), token):
+    given = str(message.get("token", "")).encode(errors="replace")
+    if not hmac.compare_digest(given, token.encode()):
         return False
     wire.send({"kind": "welcome"})
     return True
@@ -69,6 +70,7 @@ def _try(address: str, port: int, hello: dict[str, Any]) -> Wire:
         answer = connection.makefile("rb", buffering=0).readline(1000)  # unbuffered: what follows is read by the Wire
         if Wire.parse(answer).get("kind") != "welcome":
             raise ValueError("another program answers")
+        connection.sendall(Wire.encode({"kind": "here"}))  # the hub does not count on one that has given up waiting
     except BaseException:
         connection.close()
         raise

@@ -94,16 +94,22 @@ class LocalRank:
 
 def accept_rank(listener: socket.socket, token: str, host: str) -> tuple[LocalRank, dict[str, Any]] | None:
     """Take in a rank that connects, with its hello; None for anybody else."""
-    connection, _ = listener.accept()
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return None
     memory: list[int] = []
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         process, user, _ = struct.unpack("3i", credentials)
+        # Somebody else could make this wait; and what cannot be seen from here (0: another namespace) cannot be watched.
+        if user != os.geteuid() or process <= 0:
+            raise ValueError("no rank of this job")
         connection.settimeout(_HELLO_S)
         # The hello and its descriptors come in one piece.
         wire_text, memory, _, _ = socket.recv_fds(connection, 64 * 1024, 2)
         hello = Wire.parse(wire_text)
-        if hello.get("token") == token and user == os.geteuid() and len(memory) == 2:
+        if hello.get("token") == token and len(memory) == 2:
             return LocalRank(Wire(connection), hello, process, host, (memory[0], memory[1])), hello
     except (OSError, ValueError):
         pass

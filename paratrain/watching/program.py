@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
 import os
+import queue
 import resource
 import signal
 import sys
@@ -25,6 +28,7 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the hub has a connection to every host
     log.init_log()
+    _log_aside()
     helper = Helper(configuration)
     os.write(1, Wire.encode(helper.ready))
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -36,3 +40,12 @@ def main() -> None:
         why = ""
     finally:
         helper.leave(why)
+
+
+def _log_aside() -> None:
+    """Write the log in a thread: where nobody takes it (a terminal that is held), watching goes on, and others hear of it."""
+    logger = logging.getLogger("paratrain")
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(lines, *logger.handlers)
+    logger.handlers[:] = [logging.handlers.QueueHandler(lines)]
+    listener.start()

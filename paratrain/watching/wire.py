@@ -7,22 +7,25 @@ import json
 import socket
 from typing import Any
 
-__all__ = ["Wire"]
+__all__ = ["LONGEST_BYTES", "Wire"]
 
 Message = dict[str, Any]
 _PIECE_BYTES = 64 * 1024
-_LONGEST_BYTES = 16 * 1024 * 1024
+LONGEST_BYTES = 16 * 1024 * 1024
 
 
 class Wire:
-    """A connection. ``is_open`` is False once the other side has closed it, or does not take what is sent."""
+    """A connection. ``is_open`` is False once the other side has closed it, does not take what is sent, or sends what is
+    no message, or one of more than ``longest_bytes``.
+    """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, longest_bytes: int = LONGEST_BYTES) -> None:
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
         self.is_open = True
+        self.longest_bytes = longest_bytes
         self._received = bytearray()
         self._unsent = bytearray()
 
@@ -39,7 +42,7 @@ class Wire:
             while self._unsent:
                 del self._unsent[: self.socket.send(self._unsent)]
         except BlockingIOError:
-            self.is_open = len(self._unsent) < _LONGEST_BYTES
+            self.is_open = len(self._unsent) < LONGEST_BYTES
         except OSError:
             self.is_open = False
 
@@ -51,7 +54,7 @@ class Wire:
                 if not piece:
                     self.is_open = False
                 self._received += piece
-                self.is_open = self.is_open and len(self._received) < _LONGEST_BYTES
+                self.is_open = self.is_open and len(self._received) < self.longest_bytes
         except BlockingIOError:
             pass
         except OSError:
@@ -75,7 +78,10 @@ class Wire:
     @staticmethod
     def parse(text: bytes) -> Message:
         """The message of one line; ValueError where it is none."""
-        message = json.loads(text)
+        try:
+            message = json.loads(text)
+        except RecursionError:  # brackets within brackets
+            raise ValueError("not a message") from None
         if not isinstance(message, dict):
             raise ValueError("not a message")
         return message

@@ -16,7 +16,14 @@ CODES = ("exception", "sys.exit", "os._exit")
 # From outside at any time from mpirun's start to the first iteration; or by the rank itself, when it comes to the phase.
 _SIGNAL_MOMENTS = ("start", "any", "exchange", "test", "snapshot")
 _CODE_MOMENTS = ("setup", "forward", "backward", "test")
-MOMENTS = dict.fromkeys(SIGNALS, _SIGNAL_MOMENTS) | dict.fromkeys(CODES, _CODE_MOMENTS)
+# Before the rank has even imported paratrain.
+_EARLY = ("early",)
+MOMENTS = {
+    **dict.fromkeys(SIGNALS, _SIGNAL_MOMENTS),
+    **dict.fromkeys(CODES, _CODE_MOMENTS),
+    "SIGSTOP": _EARLY + _SIGNAL_MOMENTS,
+    "os._exit": _EARLY + _CODE_MOMENTS,
+}
 LAST = 60
 NOTE = "ended"
 """The file in which stands when the rank has ended. Where it is there, nothing happens."""
@@ -40,8 +47,26 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "last" bottom: "label" top:
 """
 SOLVER = f"""
 net: "net.prototxt" type: "Adam" base_lr: 0.001 lr_policy: "fixed" momentum: 0.9 momentum2: 0.999
-random_seed: 1 solver_mode: CPU max_iter: {LAST} snapshot: 7 snapshot_prefix: "net" test_iter: 3 test_interval: 10
+random_seed: 1 solver_mode: CPU max_iter: {LAST} snapshot: 7 snapshot_prefix: "net" test_iter: 6 test_interval: 10
 display: 0
+"""
+# Python runs it first of all; helpers and guards, which start without it, are left alone.
+EARLY = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path(__file__).parent.parent
+plan = json.loads((folder / "plan.json").read_text())
+if plan["moment"] == "early" and os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == str(plan["rank"]):
+    try:
+        with open(folder / "ended", "x") as note:
+            note.write(f"{time.time()} {os.getpid()}")
+    except FileExistsError:
+        pass
+    else:
+        if plan["kind"] == "SIGSTOP":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            os._exit(plan["code"])
 """
 TROUBLE = """
 import json, os, signal, sys, threading, time
@@ -133,6 +158,8 @@ class Plan:
     def __str__(self) -> str:
         if self.moment == "start":
             return f"{self.kind} of rank {self.rank}, {self.delay_s:.2f} s after the start"
+        if self.moment == "early":
+            return f"{self.kind} of rank {self.rank}, early"
         code = f"({self.code})" if self.kind in ("sys.exit", "os._exit") else ""
         return f"{self.kind}{code} of rank {self.rank}, {self.moment} {self.count} + {self.delay_s * 1e3:.2f} ms"
 
@@ -148,4 +175,6 @@ def write_files(folder: Path, plan: Plan | None) -> None:
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text(SOLVER)
     (folder / "trouble.py").write_text(TROUBLE)
+    (folder / "early").mkdir()
+    (folder / "early" / "sitecustomize.py").write_text(EARLY)
     (folder / "plan.json").write_text(json.dumps({"kind": "", "moment": ""} if plan is None else asdict(plan)))

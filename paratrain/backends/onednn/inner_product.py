@@ -13,9 +13,9 @@ from paratrain.backends.onednn.primitive import Array, Descriptor, Primitive, be
 __all__ = ["OneDnnInnerProduct"]
 
 _FEW_SAMPLES = 64
-_MANY_WEIGHTS = 1 << 18
+_MANY_WEIGHTS, _MOST_WEIGHTS = 1 << 18, 1 << 24
 """With so few samples and so many weights, which then have to come from memory, oneDNN reads these up to 1.7 times faster
-as the first factor of a product: y' = W x'. Turning y' costs little."""
+as the first factor of a product: y' = W x', and with the most weights x' = W' y' too. Turning what comes out costs little."""
 
 
 class OneDnnInnerProduct:
@@ -112,15 +112,17 @@ class OneDnnInnerProduct:
         if self._is_transposed or self._samples > _FEW_SAMPLES or self._weights.count < _MANY_WEIGHTS:
             return None, None
         samples, inputs, outputs, plain = self._samples, self._inputs, self._outputs, self._arranger.plain
-        built: list[Primitive | None] = []
-        for factors in (
-            (self._weights, self._turned(inputs, samples), plain((outputs, samples))),
-            (self._turned(inputs, outputs), self._turned(outputs, samples), plain((inputs, samples))),
-        ):
-            found = Descriptor(self._engine, "matmul", *factors[:2], None, factors[2])
-            arguments = (Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)
-            built.append(None if found.is_slow or "gemm" in found.implementation else Primitive(found, *arguments))
-        return built[0], built[1]
+        forward = self._build_product(self._weights, self._turned(inputs, samples), plain((outputs, samples)))
+        if self._weights.count < _MOST_WEIGHTS:
+            return forward, None
+        factors = self._turned(inputs, outputs), self._turned(outputs, samples)
+        return forward, self._build_product(*factors, plain((inputs, samples)))
+
+    def _build_product(self, first: Layout, second: Layout, product: Layout) -> Primitive | None:
+        found = Descriptor(self._engine, "matmul", first, second, None, product)
+        if found.is_slow or "gemm" in found.implementation:
+            return None
+        return Primitive(found, Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)
 
     def _build_forward(self, relu_slope: float | None) -> Primitive:
         descriptor = Descriptor(
@@ -141,9 +143,9 @@ class OneDnnInnerProduct:
                 return
         samples, inputs, outputs = self._samples, self._inputs, self._outputs
         factors = (
-            (self._turned(inputs, samples), self._y) if self._is_transposed else (self._turned(outputs, samples), self._x)
+            (self._turned(inputs, samples), self._y)
+            if self._is_transposed
+            else (self._turned(outputs, samples), self._x)
         )
-        product = best(
-            [Descriptor(self._engine, "matmul", *factors, None, self._weights, accumulate=accumulate)]
-        )
+        product = best([Descriptor(self._engine, "matmul", *factors, None, self._weights, accumulate=accumulate)])
         self._by_weights[accumulate] = Primitive(product, Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)

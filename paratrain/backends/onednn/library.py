@@ -1,7 +1,7 @@
 """The door to oneDNN's C interface (3.x): finding the shared library, the types of its functions, and errors from it.
 
-The library and the OpenMP runtime that it needs come as wheels (``onednn-cpu-iomp`` and ``intel-openmp``), which put them
-among a Python environment's libraries. Nothing outside this module touches ctypes' function objects.
+The library comes as a wheel (``onednn-cpu-gomp``), which puts it among a Python environment's libraries; its OpenMP runtime,
+libgomp, is the system's. Nothing outside this module touches ctypes' function objects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ __all__ = ["ExecuteArgument", "Handle", "Library", "UnsupportedError", "load", "
 
 _LIBRARY_VARIABLE = "PARATRAIN_ONEDNN"
 """An environment variable that names another ``libdnnl.so`` to use, or is ``off``."""
-_WHEELS = {"libdnnl.so.3": ("onednn-cpu-iomp", "onednn-cpu-gomp"), "libiomp5.so": ("intel-openmp",)}
+_FILE = "libdnnl.so.3"
+_WHEELS = ("onednn-cpu-gomp", "onednn-cpu-iomp")
 _LEAST_VERSION = (3, 2)
 _STATUS = ("success", "out of memory", "invalid arguments", "unimplemented", "last implementation reached",
            "runtime error", "not required")  # fmt: skip
@@ -135,13 +136,11 @@ class Library:
     Calls that return at once keep Python's lock; :attr:`execute`, which computes, gives it free.
     """
 
-    def __init__(self, path: Path, openmp: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         with _openmp_settings():
-            runtime = None if openmp is None else ctypes.PyDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+            # A name asked of a library is looked for in those that it was built with, too: OpenMP's are found.
             self._short = ctypes.PyDLL(str(path))
-            # A name asked of a library is looked for in those that it was built with, too: the runtime in use is found.
-            self._openmp = runtime or self._short
-            self._openmp.omp_get_max_threads()
+            self._short.omp_get_max_threads()
         self._functions: dict[str, Any] = {}
         for name, letters in _CONSTRUCTORS.items():
             self._declare(name, "p" + letters)
@@ -203,11 +202,11 @@ class Library:
     @property
     def thread_count(self) -> int:
         """How many threads a primitive that is built now in this thread will use."""
-        return int(self._openmp.omp_get_max_threads())
+        return int(self._short.omp_get_max_threads())
 
     @thread_count.setter
     def thread_count(self, count: int) -> None:
-        self._openmp.omp_set_num_threads(count)
+        self._short.omp_set_num_threads(count)
 
     @property
     def instruction_set(self) -> str:
@@ -254,13 +253,14 @@ def load() -> Library:
     wanted = os.environ.get(_LIBRARY_VARIABLE, "")
     if wanted == "off":
         raise BackendError(f"{_LIBRARY_VARIABLE}=off")
-    path = Path(wanted) if wanted else _find("libdnnl.so.3")
+    path = Path(wanted) if wanted else _find()
     if path is None:
-        raise BackendError("oneDNN is not installed: pip install onednn-cpu-iomp intel-openmp")
+        raise BackendError("oneDNN is not installed: pip install onednn-cpu-gomp")
     try:
-        library = Library(path, _find("libiomp5.so"))
+        library = Library(path)
     except (OSError, AttributeError) as error:
-        raise BackendError(f"{path} cannot be loaded: {error}") from None
+        advice = "; install the system's package libgomp1" if "libgomp" in str(error) else ""
+        raise BackendError(f"{path} cannot be loaded: {error}{advice}") from None
     if library.problem:
         raise BackendError(library.problem)
     return library
@@ -275,18 +275,18 @@ def problem() -> str | None:
     return None
 
 
-def _find(name: str) -> Path | None:
-    """The file ``name`` of its wheel, or among the libraries of the environment."""
-    for wheel in _WHEELS[name]:
+def _find() -> Path | None:
+    """The library in its wheel, or among the libraries of the environment."""
+    for wheel in _WHEELS:
         try:
             files: Sequence[importlib.metadata.PackagePath] = importlib.metadata.distribution(wheel).files or ()
         except importlib.metadata.PackageNotFoundError:
             continue
         for file in files:
-            path = Path(str(file.locate())).resolve() if file.name == name else None
+            path = Path(str(file.locate())).resolve() if file.name == _FILE else None
             if path is not None and path.is_file():
                 return path
-    path = Path(sys.prefix, "lib", name)
+    path = Path(sys.prefix, "lib", _FILE)
     return path if path.is_file() else None
 
 

@@ -12,7 +12,9 @@ __all__ = ["OneDnnReLU"]
 
 
 class OneDnnReLU:
-    """ReLU with a negative slope of at least 0, whose backward pass looks at the top: it may work in place."""
+    """ReLU with a negative slope of at least 0. Its backward pass needs only the signs of the bottom, which the top has as well:
+    it may work in place.
+    """
 
     def __init__(self, arranger: Arranger, layout: Layout, slope: float) -> None:
         assert slope >= 0, "the top of a negative slope does not show the sign of the bottom"
@@ -31,10 +33,10 @@ class OneDnnReLU:
         x = copies.read(bottom, self.layout)
         self._forward.run(x, self._arranger.write(top, self.layout))
 
-    def backward(self, copies: Copies, top: Memory, top_diff: Memory, bottom_diff: Memory) -> None:
-        """bottom_diff, which may be top_diff, = the gradient by the bottom."""
-        y, dy = copies.read(top, self.layout), copies.read(top_diff, self.layout, "diff")
-        self._backward.run(y, dy, self._arranger.write(bottom_diff, self.layout))
+    def backward(self, copies: Copies, bottom: Memory, top_diff: Memory, bottom_diff: Memory) -> None:
+        """bottom_diff, which may be top_diff, = the gradient by the bottom; ``bottom`` may hold the top's values by now."""
+        signs, dy = copies.read(bottom, self.layout), copies.read(top_diff, self.layout, "diff")
+        self._backward.run(signs, dy, self._arranger.write(bottom_diff, self.layout))
 
     @property
     def implementations(self) -> list[str]:

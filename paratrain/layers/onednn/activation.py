@@ -36,11 +36,12 @@ class OneDnnReLULayer(FusedReLU, OneDnnLayer[OneDnnReLU], ReLULayer):
         if kernel is None:
             super().backward(top, propagate_down, bottom)
         elif propagate_down[0]:
-            kernel.backward(self.copies, top[0].data_memory, top[0].diff_memory, bottom[0].diff_memory)
+            # The bottom, not the top: a layer behind may have worked in place on that.
+            kernel.backward(self.copies, bottom[0].data_memory, top[0].diff_memory, bottom[0].diff_memory)
 
     def _choose_kernel(self, bottom: Blob, top: Blob) -> OneDnnReLU | None:
         if self._slope < 0 or not self.may_arrange(top):
-            return None
+            return self.no_kernel()
         arrangement = bottom.data_memory.arrangement
         # Value by value the shape of the blob does not matter, only the order in memory.
         is_whole = arrangement is not None and arrangement.layout.count == bottom.count

@@ -54,6 +54,11 @@ class OneDnnLayer(Layer, Generic[P]):
         self._latest = (key, self._kernels[key])
         return self._kernels[key]
 
+    def no_kernel(self) -> P | None:
+        """Say that the plain layer computes this forward pass, and backward after it; return None."""
+        self._latest = None
+        return None
+
     @property
     def latest_kernel(self) -> P | None:
         """What computed the last forward pass; None where the plain layer did."""

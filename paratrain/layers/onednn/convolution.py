@@ -51,7 +51,7 @@ class OneDnnConvolutionLayer(AppliesReLU, OneDnnLayer[OneDnnConvolution], Convol
         geometry = self._geometry
         assert geometry is not None
         if not 1 <= len(geometry.spatial) <= 3 or not self.may_arrange(*top):
-            return None
+            return self.no_kernel()
         shape = (geometry.batch, geometry.channels, *geometry.spatial)
         layout = self.layout_of(bottom[0].data_memory, shape)
         has_bias = len(self.blobs) > 1

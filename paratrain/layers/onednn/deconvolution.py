@@ -90,5 +90,5 @@ class OneDnnDeconvolutionLayer(OneDnnLayer[_Kernel], DeconvolutionLayer):
     def _choose_kernel(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> _Kernel | None:
         memories = [memory for blob in (*bottom, *top) for memory in (blob.data_memory, blob.diff_memory)]
         if not 1 <= len(self.geometry.spatial) <= 3 or not owns_memory(*memories) or not top[0].count:
-            return None
+            return self.no_kernel()
         return self.kernel(self.geometry, lambda: _Kernel(self))

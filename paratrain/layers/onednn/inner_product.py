@@ -47,7 +47,7 @@ class OneDnnInnerProductLayer(AppliesReLU, OneDnnLayer[OneDnnInnerProduct], Inne
 
     def _choose_kernel(self, bottom: Blob) -> OneDnnInnerProduct | None:
         if not bottom.count:
-            return None
+            return self.no_kernel()
         has_bias = len(self.blobs) > 1
         return self.kernel(
             self._samples,

@@ -34,7 +34,7 @@ class OneDnnLRNLayer(OneDnnLayer[OneDnnLocalResponseNormalization], LRNLayer):
 
     def _choose_kernel(self, bottom: Blob, top: Blob) -> OneDnnLocalResponseNormalization | None:
         if self._within or not self.may_arrange(top):
-            return None
+            return self.no_kernel()
         parameter = self.parameter.lrn_param
         geometry = LocalResponseGeometry(
             bottom.shape, parameter.local_size, parameter.alpha, parameter.beta, parameter.k

@@ -59,7 +59,7 @@ class _NormalizationLayer(OneDnnLayer[OneDnnNormalization]):
 
     def sides(self, kernel: OneDnnNormalization, bottom: Blob, top: Blob, keeps: bool) -> tuple[Array, Array]:
         """Return where to read the bottom and where to write the top. In place with ``keeps``, the bottom's buffer stays with
-        this layer until the next forward pass, and the blob gets the one that this layer has had before.
+        this layer until the next forward pass, and the blob gets the one that this layer has had before; plain arrays are copied.
         """
         memory: Any = top.data_memory
         x = self.copies.read(bottom.data_memory, kernel.layout, "source")
@@ -73,7 +73,14 @@ class _NormalizationLayer(OneDnnLayer[OneDnnNormalization]):
                     spare = ArrangedArray(self.arranger, kernel.layout)
                 memory.arrange(spare)
                 self._spare = kept
-        return x, self.arranger.write(memory, kernel.layout)
+        y = self.arranger.write(memory, kernel.layout)
+        if self.source is y:  # a plain array, which has to stay where it is: (N, C), or one pixel
+            spare = self._spare
+            if spare is None or spare.layout != kernel.layout:
+                self._spare = spare = ArrangedArray(self.arranger, kernel.layout)
+            self.source = x = spare.array.view(np.float32)
+            np.copyto(x, y[: x.size])
+        return x, y
 
     def source_of(self, kernel: OneDnnNormalization, bottom: Blob) -> Array:
         """The values from which the last forward pass has computed."""
@@ -279,8 +286,8 @@ class OneDnnBatchNormLayer(_NormalizationLayer, BatchNormLayer):
         scale.run_backward(kernel, self.source_of(kernel, self._bottom), dy, dx, self._mean, self._variance)
 
     def separate(self) -> None:
-        """After a forward pass that has computed the whole chain: make each layer run its own backward pass."""
-        if not self.is_joined:
+        """After a forward pass that has computed the whole chain: make each layer run its own backward pass, if one follows."""
+        if not self.is_joined or self.source is None:
             return
         joint, scale = self._kernel, self.scale
         assert joint is not None and scale is not None

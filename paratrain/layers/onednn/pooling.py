@@ -37,6 +37,6 @@ class OneDnnPoolingLayer(OneDnnLayer[OneDnnPooling], PoolingLayer):
         geometry = self._geometry
         assert geometry is not None
         if len(top) > 1 or not self.may_arrange(*top):
-            return None
+            return self.no_kernel()
         layout = self.layout_of(bottom.data_memory, bottom.shape)
         return self.kernel((geometry, layout), lambda: OneDnnPooling(self.arranger, geometry, layout))

@@ -19,6 +19,7 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.net import Net
 from paratrain.proto import Datum, SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
+from tests.optional import need_onednn
 from tests.unit.data_parallel.thread_sums import give_threads_sums
 
 EXCHANGES = ("tree", "sharded", "ring")
@@ -196,3 +197,38 @@ def test_slices_cover_the_parameters_in_the_order_of_backward(source: Path) -> N
                 if entry.start < found.part[1] and entry.stop > found.part[0]:
                     assert found.ready_at <= net.layer_names.index(entry.layer_name)
     solver.close()
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize("backend", ["numpy", "onednn"])
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_parameters_without_a_gradient_only_decay(
+    source: Path, exchange: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes their gradient: what lies there, from before it was cleared, reaches no rank."""
+    if backend == "onednn":
+        need_onednn()
+    monkeypatch.setenv(BACKEND_VARIABLE, backend)
+    idle = """layer { name: "idle" type: "InnerProduct" bottom: "b" top: "idle"
+      inner_product_param { num_output: 20 weight_filler { type: "xavier" } } }
+    layer { name: "silence" type: "Silence" bottom: "idle" }"""
+    text = NET.format(source=source, batch=4) + idle
+    settings = 'base_lr: 0.1 lr_policy: "fixed" weight_decay: 0.5 random_seed: 3 snapshot_after_train: false'
+    parameter = parse_prototxt(f"{settings} net_param {{ {text} }}", SolverParameter)
+
+    def main(communicator: Communicator) -> list[npt.NDArray[Any]]:
+        solver = create_parallel_solver(parameter, communicator, exchange=exchange)
+        weights = solver.net.params["idle"][0].data
+        kept = [weights.copy()]
+        for _ in range(2):
+            solver.net.parameters.diff.mutable_host()[...] = 1e3
+            communicator.barrier()
+            solver.step(1)
+            kept.append(weights.copy())
+        communicator.barrier()
+        solver.close()
+        return kept
+
+    for before, once, twice in run_threads(2, main, [0, 0]):
+        np.testing.assert_allclose(once, before * 0.95, rtol=1e-5)
+        np.testing.assert_allclose(twice, before * 0.95**2, rtol=1e-5)

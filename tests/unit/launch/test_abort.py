@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from paratrain.comm import Communicator, LocalCommunicator
 from paratrain.comm.threads import run_threads
 from paratrain.errors import DataError, NetError
-from paratrain.launch.abort import agree, fail, guard, install_excepthook, report
+from paratrain.launch.abort import agree, agreed, fail, guard, install_excepthook, report
 
 
 def codes_of_agree(errors: list[BaseException | None]) -> list[object]:
@@ -46,6 +48,19 @@ def test_a_bug_in_the_set_up_comes_with_its_traceback(capsys: pytest.CaptureFixt
         raise IndexError("a bug")
     assert codes_of_agree([caught.value]) == [1]
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_exit_in_the_set_up_ends_all_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    def set_up(communicator: Communicator) -> object:
+        try:
+            return agreed(communicator, lambda: sys.exit(0) if communicator.rank == 1 else "made")
+        except SystemExit as leaving:
+            return leaving.code
+
+    assert run_threads(3, set_up) == [1] * 3
+    text = capsys.readouterr().err
+    assert text.startswith("paratrain: rank 1 of 3 on ")
+    assert "SystemExit: 0\nTraceback" in text
 
 
 def test_guard_of_one_rank_reports_and_leaves(capsys: pytest.CaptureFixture[str]) -> None:

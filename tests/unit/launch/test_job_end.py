@@ -76,6 +76,14 @@ def test_the_report_of_watched_ranks_counts_more() -> None:
         1.0,
     )
     assert (stopped.rank, stopped.host, stopped.signal, stopped.is_loss) == (1, "node2", None, True)
+    report = "paratrain: rank 1 of 2 on node2, at iteration 0, starting: the process has ended with exit code 3, before"
+    left = read_end(9, f"{report}\n{MPICH_KILLED}", reports(begun_at=None), 1.0)
+    assert (left.rank, left.host, left.signal, left.is_loss, left.is_setup_error) == (1, "node2", None, False, True)
+    assert "says mpirun" not in left.describe()
+    report = "paratrain: rank 1 of 2 on node2, at iteration 7, data: the process has vanished (process 1)"
+    gone = read_end(9, f"{report}\n{MPICH_KILLED}", reports(), 1.0)
+    assert (gone.rank, gone.host, gone.signal, gone.is_loss) == (1, "node2", signal.SIGKILL, True)
+    assert "rank 1 on node2 was ended by signal 9 (SIGKILL), says mpirun; rank 1 of 2" in gone.describe()
     own = read_end(1, f"paratrain: rank 1 of 2 on node2: record 'x' is not a Datum\n{MPICH_ABORT}", reports(), 1.0)
     assert not own.is_loss
     assert own.error == "rank 1 of 2 on node2: record 'x' is not a Datum"
@@ -88,6 +96,9 @@ def test_errors_before_training() -> None:
     assert not read_end(1, "", reports(begun_at=None), 1.0).is_setup_error
     # killed from outside while it was set up, and somebody missed the one that was killed
     assert not read_end(9, text + MPICH_KILLED, reports(begun_at=None), 1.0).is_setup_error
+    # stopped before the ranks were connected
+    stopped = "paratrain: rank 1 of 2 on node2, at its start: stopped by a signal (process 1) for 21 s"
+    assert not read_end(9, f"{stopped}\n{MPICH_KILLED}", Reports(), 1.0).is_setup_error
     # no rank has found the others: one that lacks a library ends itself so
     assert read_end(15, text + MPICH_KILLED.replace("9", "15"), Reports(), 1.0).is_setup_error
 

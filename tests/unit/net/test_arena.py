@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from paratrain.net.arena import Life, largest_need_bytes, place
 
 LIVES = st.lists(
-    st.builds(lambda size, first, length: Life(size, first, first + length), st.integers(1, 5000), st.integers(0, 30), st.integers(0, 12)),
+    st.builds(
+        lambda size, first, length: Life(size, first, first + length),
+        st.integers(1, 5000),
+        st.integers(0, 30),
+        st.integers(0, 12),
+    ),
     max_size=30,
 )
 
@@ -41,9 +46,9 @@ def test_a_chain_takes_two_places() -> None:
 
 
 def test_the_smallest_gap_that_will_do_is_filled() -> None:
-    lives = [Life(512, 0, 0), Life(448, 0, 9), Life(256, 0, 0), Life(320, 0, 9), Life(192, 5, 5)]
+    lives = [Life(512, 0, 0), Life(448, 0, 9), Life(384, 0, 0), Life(320, 0, 9), Life(192, 5, 5)]
     offsets, size_bytes = place(lives)
-    assert offsets == [0, 512, 1280, 960, 1280] and size_bytes == 1536
+    assert offsets == [0, 512, 960, 1344, 960] and size_bytes == 1664
 
 
 def test_nothing_takes_nothing() -> None:

@@ -66,16 +66,16 @@ def test_a_rank_that_is_gone_is_named_after_a_while(folder: Path) -> None:
     beginning = Beginning(folder=folder)
     assert told(folder, beginning, 60, 20, 21, 22) == []
     expected = (
-        f"7 s: rank 1 of 3 on {HOST}: the process has ended before the ranks were connected, and the others would wait for "
+        f"6 s: rank 1 of 3 on {HOST}: the process has ended before the ranks were connected, and the others would wait for "
         "it for ever (process 21)"
     )
-    assert told(folder, beginning, 8, 20, 22) == [expected]
+    assert told(folder, beginning, 7, 20, 22) == [expected]
 
 
 def test_a_rank_that_never_came_is_named_where_all_are_on_one_host(folder: Path) -> None:
-    [said] = told(folder, Beginning(folder=folder), 8, 20, 21)
-    assert said.startswith(f"7 s: rank 2 of 3 on {HOST}: the process has ended before")
-    assert told(folder, Beginning(late_s=2.0, folder=folder), 9, 20, 21) == []
+    [said] = told(folder, Beginning(folder=folder), 7, 20, 21)
+    assert said.startswith(f"6 s: rank 2 of 3 on {HOST}: the process has ended before")
+    assert told(folder, Beginning(late_s=2.0, folder=folder), 8, 20, 21) == []
 
 
 def test_launchers_notice_those_that_leave_later(folder: Path) -> None:
@@ -109,7 +109,7 @@ RANK = """
 import os, sys, time
 from paratrain.watching.guard import StartGuard
 number = int(os.environ["PMI_RANK"])
-guard = StartGuard(number, 2, late_s=-5.0)
+guard = StartGuard(number, 2, late_s=-4.0)
 {code}
 """
 

@@ -234,3 +234,16 @@ def test_a_link_that_is_cut_before_a_host_has_told_of_its_ranks(capfd: pytest.Ca
     assert "paratrain: the ranks on " in text
     assert ": the host is lost: nothing was heard from it for 1 s" in text
     assert ": the host of rank 0 is lost: nothing was heard from it for 1 s" in text
+
+
+def test_strangers_and_helpers_that_gave_up_do_not_disturb(capfd: pytest.CaptureFixture[str]) -> None:
+    with job([1, 1]) as run:
+        port = run.helpers[0]["port"]
+        hello = b'{"token": "%s", "node": 1, "host": "node1"}\n' % TOKEN.encode()
+        said = (b'{"token": "\xc3\xa9"}\n', b"[" * 4000 + b"\n", b"GET / HTTP/1.1\r\n\r\n", b"", hello)
+        for text in said:
+            with socket.create_connection(("127.0.0.1", port)) as stranger:
+                stranger.sendall(text)
+        run.start("time.sleep(0.5); sys.exit(0)", "time.sleep(0.5); sys.exit(0)", hub=run.helpers[0])
+        assert run.codes() == [0, 0]
+    assert capfd.readouterr().err == ""

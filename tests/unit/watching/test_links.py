@@ -51,3 +51,23 @@ def test_another_program_is_not_the_hub(answer: bytes) -> None:
         thread.join()
     assert isinstance(found, str)
     assert "of rank 0's host does not answer (127.0.0.1: " in found
+
+
+def test_a_stranger_is_refused_whatever_it_says() -> None:
+    for said in (b'{"token": "\xc3\xa9"}\n', b'{"token": "\\ud800"}\n', b"[" * 100_000 + b"\n", b"x" * 200_000):
+        near, far = socket.socketpair()
+        wire = Wire(near, 150_000)
+        thread = threading.Thread(target=send, args=(far, said))
+        thread.start()
+        messages = []
+        while not messages and wire.is_open:
+            messages = wire.receive()
+        assert not messages or not greet(wire, messages[0], "5eed")
+        wire.close()
+        thread.join()
+        far.close()
+
+
+def send(connection: socket.socket, text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(text)
