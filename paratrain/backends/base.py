@@ -24,6 +24,7 @@ __all__ = [
     "BACKENDS",
     "BACKEND_VARIABLE",
     "DEFAULT_BACKEND",
+    "MOST_ADDED",
     "AdamRule",
     "Backend",
     "Convolution",
@@ -31,7 +32,6 @@ __all__ = [
     "FusedUpdate",
     "Im2col",
     "LocalResponseGeometry",
-    "MOST_ADDED",
     "LocalResponseNormalization",
     "MomentumRule",
     "PoolMethod",
@@ -259,8 +259,8 @@ _told: set[str] = set()
 def create_backend(name: str | None = None) -> Backend:
     """Return a new backend: ``name``, else what PARATRAIN_BACKEND names, else DEFAULT_BACKEND.
 
-    Where that cannot be used on this machine it is the numpy one, with a line in the log: a warning where somebody asked. Raises UnknownNameError for a name
-    that nobody registered.
+    Where that cannot be used on this machine it is the numpy one, with a line in the log: a warning where somebody asked.
+    Raises UnknownNameError for a name that nobody registered.
     """
     asked = name or os.environ.get(BACKEND_VARIABLE)
     kind = BACKENDS.get(asked or DEFAULT_BACKEND)

@@ -72,7 +72,8 @@ def _used_inodes(folder: Path, inodes: set[int], processes: Path) -> set[int]:
     """
     used: set[int] = set()
     device = folder.stat().st_dev
-    device_in_maps = f"{os.major(device):02x}:{os.minor(device):02x}"  # another container's /dev/shm has the same inodes
+    # Another container's /dev/shm has the same inodes.
+    device_in_maps = f"{os.major(device):02x}:{os.minor(device):02x}"
     for process in processes.iterdir():
         if not process.name.isdigit():
             continue

@@ -115,7 +115,7 @@ class Sentinel:
         if not seen & (_LOSS | _GRADIENT):
             return False
         if not seen & _LOSS:  # each rank looks for its part in the gradient
-            self._place, found = find_in_backward(self._net)
+            self._place, found = find_in_pass(self._net)
             self._report = describe(self._net, found, "the gradient is not finite") if found else None
         reports = self._ranks.share_texts(self._report or "")
         places = self._ranks.share_texts(str(self._place))
@@ -186,14 +186,25 @@ def find_in_forward(net: Net) -> tuple[int, str]:
     return len(net.layers), ""
 
 
+def find_in_pass(net: Net) -> tuple[int, str]:
+    """Name the first parameter, blob or gradient of the last batch that is not finite, or "".
+
+    What is not a number may come out of a ReLU as 0, so that the loss shows nothing and the gradient does: where it began is
+    looked for in forward first. Before the name comes a number that is the less the earlier that was.
+    """
+    if net.memory_plan is not None:
+        net.memory_plan.restore()
+    place, found = find_in_forward(net)
+    backward_place, found_in_backward = find_in_backward(net)  # on all ranks: layers may wait for the others'
+    return (place, found) if found else (len(net.layers) + backward_place, found_in_backward)
+
+
 def find_in_backward(net: Net) -> tuple[int, str]:
     """Run the backward pass of the last batch again; name the first gradient that is not finite, or "".
 
     Before the name comes the count of the layers that had run. All layers are run, whatever is found: some wait for the
     other ranks.
     """
-    if net.memory_plan is not None:
-        net.memory_plan.restore()
     net.clear_param_diffs()
     found, place = "", len(net.layers)
     for index in reversed(range(len(net.layers))):

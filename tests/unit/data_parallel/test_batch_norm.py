@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,9 +246,9 @@ def test_the_rank_is_named_that_spoilt_what_all_share(source: Path, mode: str) -
         return str(raised.value)
 
     for message in on_ranks(3, source, 3, mode, run):
-        assert message.startswith(
-            "iteration 0 on rank 2 of 3: the loss is nan; the first that is not finite is blob 'scaled'"
-        )
+        # What is not a number comes out of oneDNN's ReLU as 0: then the gradient tells, and not the loss.
+        first = "the first that is not finite is blob 'scaled'"
+        assert re.match(rf"iteration 0 on rank 2 of 3: the (loss is nan|gradient is not finite); {first}", message)
 
 
 @pytest.mark.parametrize("mode", BATCH_NORM_MODES)
