@@ -43,7 +43,7 @@ def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> No
     import numpy as np
 
     from paratrain.comm import create_communicator
-    from paratrain.data_parallel import create_parallel_solver
+    from paratrain.data_parallel import DataParallel, create_parallel_solver
     from paratrain.proto import NetParameter, SolverParameter
     from paratrain.solvers.step import update_together
 
@@ -75,7 +75,11 @@ def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> No
         slowest: float = max(communicator.allgather_objects(statistics.median(times[2:])))
         return slowest * 1e3
 
+    if isinstance(solver.shares, DataParallel):  # else the sum would be left to the update, which is left out here
+        solver.shares.sums_before_updates = True
     alone_ms = median_ms(lambda: exchange_alone(solver))
+    if isinstance(solver.shares, DataParallel):
+        solver.shares.sums_before_updates = False
     whole_ms = median_ms(lambda: update_together(solver, solver.lr, is_displayed=False))
     if communicator.rank == 0:
         print(alone_ms, whole_ms)

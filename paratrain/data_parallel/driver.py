@@ -56,6 +56,8 @@ class DataParallel:
         """What a log says of it: ``tree, through shared memory, the root updates``."""
         self.choice: Choice | None = None
         """How it was chosen, and what is predicted of it, where somebody said."""
+        self.sums_before_updates = False
+        """Make sums where they are exchanged, also those that are better left to the update: to see what that takes."""
         self.gradient_dtype = "float32"
         """The form in which messages carry gradients."""
         self.watched: Watched = _unwatched
@@ -86,7 +88,8 @@ class DataParallel:
         self._is_stepping = True
         self._posted_count = self._updated_count = self._spread_count = 0
         self._permit.clear()
-        self._exchange.leaves_sums = self._exchange.sums_in_cache and self._updates_by_parts
+        leaves_sums = self._exchange.sums_in_cache and self._updates_by_parts and not self.sums_before_updates
+        self._exchange.leaves_sums = leaves_sums
 
     def on_gradient_ready(self) -> None:
         """Give the slices to the exchange that have not been; sum all of them where the update needs that."""

@@ -95,7 +95,8 @@ def test_metadata(wheel: Path) -> None:
     assert "paratrain = paratrain.launch.cli:main" in entry_points
     required = [value for value in fields.get_all("Requires-Dist", []) if "extra ==" not in value]
     names = {value.split(">")[0].strip() for value in required}
-    assert names == {"numpy", "protobuf", "lmdb", "mpi4py", "ml_dtypes", "nvidia-ml-py", "tqdm"}
+    expected = {"numpy", "protobuf", "lmdb", "mpi4py", "ml_dtypes", "nvidia-ml-py", "tqdm", "threadpoolctl"}
+    assert names == expected | {"onednn-cpu-gomp"}
     extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "draw", "demo", "test", "dev"}
     assert set(fields.get_all("Provides-Extra", [])) == extras
 
