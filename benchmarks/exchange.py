@@ -43,7 +43,7 @@ def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> No
     import numpy as np
 
     from paratrain.comm import create_communicator
-    from paratrain.data_parallel import DataParallel, create_parallel_solver
+    from paratrain.data_parallel import create_parallel_solver
     from paratrain.proto import NetParameter, SolverParameter
     from paratrain.solvers.step import update_together
 
@@ -75,11 +75,7 @@ def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> No
         slowest: float = max(communicator.allgather_objects(statistics.median(times[2:])))
         return slowest * 1e3
 
-    if isinstance(solver.shares, DataParallel):  # else the sum would be left to the update, which is left out here
-        solver.shares.sums_before_updates = True
     alone_ms = median_ms(lambda: exchange_alone(solver))
-    if isinstance(solver.shares, DataParallel):
-        solver.shares.sums_before_updates = False
     whole_ms = median_ms(lambda: update_together(solver, solver.lr, is_displayed=False))
     if communicator.rank == 0:
         print(alone_ms, whole_ms)
@@ -88,9 +84,25 @@ def time_own_exchange(exchange: str, count: int, iters: int, backend: str) -> No
 
 def exchange_alone(solver: Solver) -> None:
     """Do what :func:`paratrain.solvers.step.update_together` does, without the update and without agreeing about it."""
-    if solver.shares.is_spread or solver.root_solver:
-        solver.shares.update(lambda _start, _stop: True)
-    solver.shares.spread()
+    import numpy as np
+
+    from paratrain.solvers.runs import PIECE_COUNT, add_in_order
+
+    shares, diff = solver.shares, solver.net.parameters.diff.mutable_host()
+    scratch = np.empty(PIECE_COUNT, np.float32)
+
+    def sum_part(start: int, stop: int) -> bool:
+        """Make the mean where the exchange leaves it to the update."""
+        for begin in range(start, stop, PIECE_COUNT) if shares.gradients else ():
+            piece = slice(begin, min(begin + PIECE_COUNT, stop))
+            gradients = [gradient[piece] for gradient in shares.gradients or ()]
+            add_in_order(gradients, scratch[: piece.stop - piece.start], diff[piece], np)
+            np.multiply(diff[piece], shares.gradient_scale, out=diff[piece])
+        return True
+
+    if shares.is_spread or solver.root_solver:
+        shares.update(sum_part)
+    shares.spread()
 
 
 def time_copies(iters: int) -> None:

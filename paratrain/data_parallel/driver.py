@@ -40,10 +40,9 @@ class DataParallel:
         self._solver = solver
         self._ranks = ranks
         self._exchange = exchange
-        self.slices = self._slices = slices
-        self._permit = (
-            threading.Event()
-        )  # to update, once this rank's backward pass has used the parameters for the last time
+        self.slices = slices
+        # Set once this rank's backward pass has used the parameters for the last time: now they may be updated.
+        self._permit = threading.Event()
         self._update_is_allowed: Condition = self._permit.is_set
         self._progress = Progress(ranks.communicator, exchange.most_slices, uncounted=self._update_is_allowed)
         self._parts = [exchange.owned(index) for index in range(len(slices))]
@@ -56,8 +55,6 @@ class DataParallel:
         """What a log says of it: ``tree, through shared memory, the root updates``."""
         self.choice: Choice | None = None
         """How it was chosen, and what is predicted of it, where somebody said."""
-        self.sums_before_updates = False
-        """Make sums where they are exchanged, also those that are better left to the update: to see what that takes."""
         self.gradient_dtype = "float32"
         """The form in which messages carry gradients."""
         self.watched: Watched = _unwatched
@@ -88,13 +85,12 @@ class DataParallel:
         self._is_stepping = True
         self._posted_count = self._updated_count = self._spread_count = 0
         self._permit.clear()
-        leaves_sums = self._exchange.sums_in_cache and self._updates_by_parts and not self.sums_before_updates
-        self._exchange.leaves_sums = leaves_sums
+        self._exchange.leaves_sums = self._exchange.sums_in_cache and self._updates_by_parts
 
     def on_gradient_ready(self) -> None:
         """Give the slices to the exchange that have not been; sum all of them where the update needs that."""
         self._is_stepping = False
-        self._post(len(self._slices))
+        self._post(len(self.slices))
         if self._ranks.averages_statistics:
             self._ranks.share_statistics(self._solver.net.parameters)
         if not self._updates_by_parts:
@@ -110,7 +106,7 @@ class DataParallel:
         clock, parts, begin = self._solver.clock, self._solver.times.parts, time.perf_counter()
         if self._is_stepping and clock.sub_iteration == self._solver.parameter.iter_size - 1:
             ready = self._posted_count
-            while ready < len(self._slices) and self._slices[ready].ready_at >= layer:
+            while ready < len(self.slices) and self.slices[ready].ready_at >= layer:
                 ready += 1
             self._post(ready)
             if self._posted_count:
@@ -122,7 +118,7 @@ class DataParallel:
     def _post(self, stop: int) -> None:
         diff, device = self._solver.net.parameters.diff, self._solver.backend.device
         for index in range(self._posted_count, stop):
-            diff.settle(*self._slices[index].part, device)
+            diff.settle(*self.slices[index].part, device)
             self._progress.add(self._exchange_slice(index))
         self._posted_count = max(self._posted_count, stop)
 
@@ -180,9 +176,9 @@ class DataParallel:
         self._update_part, self._all_finite = update_part, True
         if self._updates_by_parts:
             self._permit.set()
-            self._progress.finish("exchanging gradients", lambda: self._updated_count == len(self._slices))
+            self._progress.finish("exchanging gradients", lambda: self._updated_count == len(self.slices))
         else:
-            for index in range(len(self._slices)):
+            for index in range(len(self.slices)):
                 self._update(index)
                 self._spread(index + 1)
         self._update_part = _nothing
@@ -191,7 +187,7 @@ class DataParallel:
     def spread(self) -> None:
         """Bring the parameters of all slices from their owners to all ranks."""
         if not self._updates_by_parts:
-            self._spread(len(self._slices))
+            self._spread(len(self.slices))
         # To the end: whoever clears its gradients must know that nobody reads them any more.
         self._progress.finish("waiting for the other ranks' updates")
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from paratrain.backends import Backend
+from paratrain.backends.finite import is_finite, without_warnings
 from paratrain.blob import Blob, Memory
 from paratrain.errors import NotFiniteError, SpoiltParametersError
 from paratrain.layers.base import Layer
 from paratrain.net import Net
-from paratrain.solvers.finite import is_finite, without_warnings
 from paratrain.solvers.ranks import Ranks
 
 __all__ = [

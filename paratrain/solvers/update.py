@@ -16,10 +16,10 @@ import numpy as np
 
 from paratrain.backends import Backend
 from paratrain.backends.base import MOST_ADDED, FusedUpdate, UpdateRule
+from paratrain.backends.finite import is_finite, without_warnings
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.net import Parameters
 from paratrain.proto import SolverParameter
-from paratrain.solvers.finite import is_finite, without_warnings
 from paratrain.solvers.local_rates import LocalRates, wants_local_rates
 from paratrain.solvers.runs import PIECE_COUNT, Run, add_in_order, find_runs, pieces, regularize_l1, regularize_l2
 from paratrain.solvers.shares import RootUpdatesAll, Shares

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from paratrain.topology.hosts import boot_id, numa_cpus, usable_cpus
 from paratrain.topology.number_ranges import parse_ranges
+from paratrain.topology.system_files import link_target, text_of
 
 __all__ = ["CorePlace", "CoreShare", "divide", "local_core_place"]
 
@@ -104,7 +105,7 @@ def _cores(root: Path, cpus: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     node_of_cpu = {cpu: node for node, ones in numa_cpus(root).items() for cpu in ones}
     cores: dict[tuple[int, int], list[int]] = {}
     for cpu in mine:
-        siblings = parse_ranges(_text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
+        siblings = parse_ranges(text_of(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
         first = min(siblings) if siblings else cpu
         cores.setdefault((node_of_cpu.get(cpu, 0), first), []).append(cpu)
     return tuple(tuple(cores[key]) for key in sorted(cores))
@@ -117,13 +118,13 @@ def _quota(root: Path) -> tuple[float | None, str]:
         quota = _quota_of(folder)
         if quota < least:
             least, where = quota, str(folder)
-    return (None, "") if least == math.inf else (least, f"{_link(root / 'proc/self/ns/cgroup')} {where}")
+    return (None, "") if least == math.inf else (least, f"{link_target(root / 'proc/self/ns/cgroup')} {where}")
 
 
 def _control_groups(root: Path) -> list[Path]:
     """The folders that may limit this process's time: version 2 of control groups, then version 1."""
     folders = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in text_of(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
@@ -140,25 +141,11 @@ def _control_groups(root: Path) -> list[Path]:
 
 def _quota_of(folder: Path) -> float:
     """The CPUs' time that a control group gets; infinite for no limit."""
-    words = _text(folder / "cpu.max").split()
+    words = text_of(folder / "cpu.max").split()
     if not words:
-        words = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        words = [text_of(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     try:
         time_us, period_us = (float(word) for word in words)
     except ValueError:  # "max 100000", or not there
         return math.inf
     return time_us / period_us if time_us > 0 and period_us > 0 else math.inf
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""

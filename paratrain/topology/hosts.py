@@ -13,6 +13,7 @@ from pathlib import Path
 
 from paratrain.topology.machine import MachineWarning
 from paratrain.topology.number_ranges import format_ranges, parse_ranges
+from paratrain.topology.system_files import link_target, text_of
 
 _LITTLE_SHARED_BYTES = 64 * 2**20  # what container engines give /dev/shm unless told otherwise
 
@@ -53,8 +54,8 @@ def local_place(root: Path = Path("/"), cpus: Iterable[int] | None = None) -> Ra
         boot_id=boot_id(root),
         cpus=mine,
         numa_nodes=nodes,
-        pid_namespace=_link(root / "proc/self/ns/pid"),
-        ipc_namespace=_link(root / "proc/self/ns/ipc"),
+        pid_namespace=link_target(root / "proc/self/ns/pid"),
+        ipc_namespace=link_target(root / "proc/self/ns/ipc"),
         shared_memory=shared_memory,
         shared_memory_bytes=byte_count,
     )
@@ -69,7 +70,7 @@ def numa_cpus(root: Path = Path("/")) -> dict[int, tuple[int, ...]]:
         return {}
     for folder in folders:
         number = folder.name.removeprefix("node")
-        cpus = parse_ranges(_text(folder / "cpulist")) if number.isdecimal() and folder.name != number else None
+        cpus = parse_ranges(text_of(folder / "cpulist")) if number.isdecimal() and folder.name != number else None
         if cpus is not None:
             found[int(number)] = cpus
     return dict(sorted(found.items()))
@@ -133,7 +134,7 @@ def sharing_warnings(places: Sequence[RankPlace], nodes: Sequence[int]) -> list[
 
 def boot_id(root: Path = Path("/")) -> str:
     """What names this boot of this kernel; empty where the system does not say."""
-    return _text(root / "proc/sys/kernel/random/boot_id")
+    return text_of(root / "proc/sys/kernel/random/boot_id")
 
 
 def usable_cpus() -> Iterable[int]:
@@ -151,17 +152,3 @@ def _shared_memory(folder: Path) -> tuple[str, int | None]:
         return str(folder.stat().st_dev), space.f_blocks * space.f_frsize
     except (AttributeError, OSError):
         return "", None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""

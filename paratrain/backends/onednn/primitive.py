@@ -58,27 +58,30 @@ class Engine:
         """What primitives need while they run. Left to the library it would belong to a thread, and crash in another."""
 
 
-def attributes(library: Library, *, relu_slope: float | None = None, accumulate: bool = False) -> Handle:
-    """Return the attributes of a primitive: with ``accumulate`` it adds to its destination instead of writing it, and
-    with ``relu_slope`` it ends in a ReLU of this negative slope.
-    """
+def attributes(library: Library, operations: Handle) -> Handle:
+    """Return the attributes of a primitive that uses its caller's scratchpad and ends in a chain of operations."""
     made = library.new("primitive_attr", "primitive_attr_create")
     library.call("primitive_attr_set_scratchpad_mode", made, _USER_SCRATCHPAD)
-    if relu_slope is not None or accumulate:
-        operations = library.new("post_ops", "post_ops_create")
-        if accumulate:
-            library.call("post_ops_append_sum", operations, 1.0, 0, 0)
-        if relu_slope is not None:
-            library.call("post_ops_append_eltwise", operations, Algorithm.ELTWISE_RELU, relu_slope, 0.0)
-        library.call("primitive_attr_set_post_ops", made, operations)
+    library.call("primitive_attr_set_post_ops", made, operations)
     return made
+
+
+def _ending(library: Library, relu_slope: float | None, accumulate: bool) -> Handle:
+    """The operations that end a primitive: what it makes is added to its destination, and goes through a ReLU."""
+    operations = library.new("post_ops", "post_ops_create")
+    if accumulate:
+        library.call("post_ops_append_sum", operations, 1.0, 0, 0)
+    if relu_slope is not None:
+        library.call("post_ops_append_eltwise", operations, Algorithm.ELTWISE_RELU, relu_slope, 0.0)
+    return operations
 
 
 class Descriptor:
     """A primitive that could be built: with the layouts it would want and the implementation oneDNN has chosen.
 
-    ``arguments`` are those of ``dnnl_<kind>_primitive_desc_create`` after the engine; layouts may be None. Raises
-    UnsupportedError where oneDNN has nothing.
+    ``arguments`` are those of ``dnnl_<kind>_primitive_desc_create`` after the engine; layouts may be None. With
+    ``accumulate`` the primitive adds to its destination instead of writing it, and with ``relu_slope`` it ends in a ReLU of
+    this negative slope. Raises UnsupportedError where oneDNN has nothing.
     """
 
     def __init__(
@@ -93,8 +96,8 @@ class Descriptor:
         library = engine.library
         given = [a.handle if isinstance(a, (Layout, Descriptor)) else a for a in arguments]
         leading = [] if kind == "reorder" else [engine.handle]
-        attribute = attributes(library, relu_slope=relu_slope, accumulate=accumulate)
-        self.handle: Handle = library.new_primitive_descriptor(kind, *leading, *given, attribute)
+        ending = attributes(library, _ending(library, relu_slope, accumulate))
+        self.handle: Handle = library.new_primitive_descriptor(kind, *leading, *given, ending)
         name = ctypes.c_char_p()
         library.call("primitive_desc_query", self.handle, Query.IMPLEMENTATION, 0, ctypes.byref(name))
         self.implementation = (name.value or b"").decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.backends.base import AdamRule, MomentumRule, UpdateRule
+from paratrain.backends.finite import is_finite
 from paratrain.backends.onednn.layout import Layout
-from paratrain.backends.onednn.library import ExecuteArgument, Handle
+from paratrain.backends.onednn.library import ExecuteArgument, Handle, Library
 from paratrain.backends.onednn.names import Algorithm, Argument
-from paratrain.backends.onednn.primitive import Engine, aligned
+from paratrain.backends.onednn.primitive import Engine, aligned, attributes
 
 __all__ = ["OneDnnUpdate"]
 
@@ -24,7 +24,6 @@ Array = npt.NDArray[np.float32]
 # Primitives have a fixed length. A range is made of these lengths, the longest first; what is left at the end is copied
 # into a buffer of the shortest, so that every value goes through the same instructions wherever ranges begin and end.
 _LENGTHS = tuple(1 << power for power in range(16, 9, -1))
-_USER_SCRATCHPAD = 1
 _POST_OPERATION = 32768
 """The argument number of operation i in a chain is (i + 1) times this, plus that of a second source."""
 
@@ -84,6 +83,7 @@ class OneDnnUpdate:
         self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
         self._arrays = {"data": data, **dict(zip(self._diffs, diffs, strict=True))}
         self._arrays |= {f"history{index}": array for index, array in enumerate(history)}
+        self._results = self._arrays.keys() - set(self._diffs)
         self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
         if isinstance(rule, AdamRule):
             self._set(one=1.0, mean_share=1.0 - rule.momentum, square_share=1.0 - rule.momentum2, delta=rule.delta)
@@ -93,7 +93,7 @@ class OneDnnUpdate:
         if isinstance(self._rule, AdamRule):
             self._set(negative_rate=-rate * self._rule.correction)
         if guarded and len(self._diffs) == 1:
-            if not _is_finite(self._arrays[self._diffs[0]][start:stop]):
+            if not is_finite(self._arrays[self._diffs[0]][start:stop], np):
                 return False
             guarded = False  # the sum of several is looked at when it has been made, in the first pass
         for length in _LENGTHS:
@@ -120,8 +120,8 @@ class OneDnnUpdate:
         made = self._padded[self._first_made][: rest.stop - rest.start] if guarded else None
         if not self._sized(length).run(addresses, 0, made):
             return False
-        for name, array in self._arrays.items():
-            array[rest] = self._padded[name][: rest.stop - rest.start]
+        for name in self._results:
+            self._arrays[name][rest] = self._padded[name][: rest.stop - rest.start]
         return True
 
     def _sized(self, length: int) -> _Built:
@@ -168,7 +168,7 @@ class _Built:
                 chain.operation,
                 *sources,
                 layouts[True].handle,
-                _attributes(engine, chain, layout_of),
+                attributes(library, _post_operations(library, chain, layout_of)),
             )
             primitive = library.new("primitive", "primitive_create", descriptor)
             numbered = {
@@ -199,19 +199,13 @@ class _Built:
             if status:
                 self._library.fail("update", status)
             if made is not None:
-                if not _is_finite(made):
+                if not is_finite(made, np):
                     return False
                 made = None
         return True
 
 
-def _is_finite(array: Array) -> bool:
-    """The squares of large values may be infinite: only then each is looked at."""
-    return math.isfinite(np.dot(array, array)) or bool(np.isfinite(array).all())
-
-
-def _attributes(engine: Engine, chain: _Chain, layout_of: Mapping[str, Handle]) -> Handle:
-    library = engine.library
+def _post_operations(library: Library, chain: _Chain, layout_of: Mapping[str, Handle]) -> Handle:
     operations = library.new("post_ops", "post_ops_create")
     for operation, name in chain.then:
         if name:
@@ -220,7 +214,4 @@ def _attributes(engine: Engine, chain: _Chain, layout_of: Mapping[str, Handle]) 
             library.call("post_ops_append_eltwise", operations, operation, 0.0, 0.0)
     if chain.kept is not None:
         library.call("post_ops_append_sum", operations, chain.kept, 0, 0)
-    made = library.new("primitive_attr", "primitive_attr_create")
-    library.call("primitive_attr_set_scratchpad_mode", made, _USER_SCRATCHPAD)
-    library.call("primitive_attr_set_post_ops", made, operations)
-    return made
+    return operations

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from paratrain.backends.finite import is_finite, without_warnings
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.threads import run_threads
 from paratrain.data_parallel import create_parallel_solver
@@ -18,7 +19,6 @@ from paratrain.errors import NotFiniteError, SpoiltParametersError
 from paratrain.proto import SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
 from paratrain.solvers.display import SmoothedLoss
-from paratrain.solvers.finite import is_finite, without_warnings
 from tests.unit.solvers.least_squares import NET, weights, write_records
 
 SETTINGS = "base_lr: 0.01 max_iter: 6 random_seed: 3 snapshot_after_train: false "
