@@ -193,7 +193,7 @@ class FusedUpdate(Protocol):
     def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float, guarded: bool = False) -> bool:
         """Update values ``start`` to ``stop`` with the gradient ``scale * (sum of diffs) + decay * data``.
 
-        A ``guarded`` update returns False, and changes no data, where the gradient is not finite.
+        A ``guarded`` update returns False where the gradient is not finite; it changes no data from there on.
         """
 
 

@@ -205,7 +205,16 @@ class FlatUpdate:
         with without_warnings():
             return self._update(compute_update_value, start, self.count if stop is None else stop, guarded)
 
+    def _run_fused(self, fused: FusedUpdate, start: int, stop: int, guarded: bool) -> bool:
+        for run, part in pieces(self.runs, start, stop, self.count):
+            rate, decay = self._rates[run], self._weight_decay * run.decay_mult
+            if not fused.run(part.start, part.stop, rate=rate, decay=decay, scale=self._scale, guarded=guarded):
+                return False
+        return True
+
     def _update(self, compute_update_value: ComputeUpdateValue, start: int, stop: int, guarded: bool) -> bool:
+        if self._fused is not None:
+            return self._run_fused(self._fused, start, stop, guarded)
         xp = self._backend.xp
         data, diff = self._array(self._parameters.data), self._array(self._parameters.diff)
         histories = [self._array(memory) for memory in self.history]
@@ -213,12 +222,6 @@ class FlatUpdate:
         for run, piece in pieces(self.runs, start, stop, self._piece_count):
             rate, decay = self._rates[run], self._weight_decay * run.decay_mult
             data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
-            if self._fused is not None:
-                if not self._fused.run(
-                    piece.start, piece.stop, rate=rate, decay=decay, scale=self._scale, guarded=guarded
-                ):
-                    return False
-                continue
             if self.shares.gradients is not None:
                 add_in_order([gradient[piece] for gradient in self.shares.gradients], scratch_piece, diff_piece, xp)
             if guarded and not is_finite(diff_piece, xp):

@@ -21,9 +21,10 @@ __all__ = ["OneDnnUpdate"]
 
 Array = npt.NDArray[np.float32]
 
-# Primitives have a fixed length. A range is made of these lengths, the longest first; what is left at the end is copied
-# into a buffer of the shortest, so that every value goes through the same instructions wherever ranges begin and end.
-_LENGTHS = tuple(1 << power for power in range(16, 9, -1))
+_LONGEST = 1 << 16
+"""Longer ranges are cut into pieces of so many values, with which all arrays of an update stay in a core's second cache."""
+_MOST_LENGTHS = 256
+"""Primitives have a fixed length, and are kept for so many. The ranges of a net are the same in every step, and fewer."""
 _POST_OPERATION = 32768
 """The argument number of operation i in a chain is (i + 1) times this, plus that of a second source."""
 
@@ -75,7 +76,6 @@ class OneDnnUpdate:
         self._built_for: tuple[float | None, ...] = ()
         self._rule: UpdateRule = MomentumRule(0.0)
         self._addresses: dict[str, int] = {}
-        self._padded: dict[str, Array] = {}
 
     def begin(self, rule: UpdateRule, data: Array, diffs: Sequence[Array], history: Sequence[Array]) -> None:
         """The arrays are used until the next call."""
@@ -83,7 +83,6 @@ class OneDnnUpdate:
         self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
         self._arrays = {"data": data, **dict(zip(self._diffs, diffs, strict=True))}
         self._arrays |= {f"history{index}": array for index, array in enumerate(history)}
-        self._results = self._arrays.keys() - set(self._diffs)
         self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
         if isinstance(rule, AdamRule):
             self._set(one=1.0, mean_share=1.0 - rule.momentum, square_share=1.0 - rule.momentum2, delta=rule.delta)
@@ -96,38 +95,23 @@ class OneDnnUpdate:
             if not is_finite(self._arrays[self._diffs[0]][start:stop], np):
                 return False
             guarded = False  # the sum of several is looked at when it has been made, in the first pass
-        for length in _LENGTHS:
-            while stop - start >= length:
-                made = self._arrays[self._first_made][start : start + length] if guarded else None
-                if not self._sized(length).run(self._addresses, 4 * start, made):
-                    return False
-                start += length
-        return start == stop or self._run_rest(slice(start, stop), guarded)
+        for begin in range(start, stop, _LONGEST):
+            length = min(stop - begin, _LONGEST)
+            made = self._arrays[self._first_made][begin : begin + length] if guarded else None
+            if not self._sized(length).run(self._addresses, 4 * begin, made):
+                return False
+        return True
 
     @property
     def _first_made(self) -> str:
         """What the first pass writes."""
         return "history0" if isinstance(self._rule, MomentumRule) else self._diffs[0]
 
-    def _run_rest(self, rest: slice, guarded: bool) -> bool:
-        length = _LENGTHS[-1]
-        for name, array in self._arrays.items():
-            if name not in self._padded:
-                self._padded[name] = aligned(4 * length).view(np.float32)
-            padded = self._padded[name]
-            padded[: rest.stop - rest.start] = array[rest]
-        addresses = {name: self._padded[name].ctypes.data for name in self._arrays}
-        made = self._padded[self._first_made][: rest.stop - rest.start] if guarded else None
-        if not self._sized(length).run(addresses, 0, made):
-            return False
-        for name in self._results:
-            self._arrays[name][rest] = self._padded[name][: rest.stop - rest.start]
-        return True
-
     def _sized(self, length: int) -> _Built:
         second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
         built_for = self._rule.momentum, second, len(self._diffs)
-        if built_for != self._built_for:  # they are part of the kernels
+        is_full = len(self._built) >= _MOST_LENGTHS and length not in self._built
+        if built_for != self._built_for or is_full:  # they are part of the kernels
             self._built, self._built_for = {}, built_for
         if length not in self._built:
             self._built[length] = _Built(self._engine, length, _chains(self._rule, self._diffs), self._numbers)

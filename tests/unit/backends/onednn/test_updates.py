@@ -71,6 +71,15 @@ def test_bits_do_not_depend_on_where_ranges_begin(rule: UpdateRule) -> None:
         assert one.tobytes() == other.tobytes()
 
 
+def test_more_lengths_than_are_kept() -> None:
+    rule = MomentumRule(0.9)
+    whole, parts = make(rule), make(rule)
+    cuts = [length * (length + 1) // 2 for length in range(300)]
+    update(rule, whole, [0, cuts[-1]])
+    update(rule, parts, cuts)
+    assert [array.tobytes() for array in whole] == [array.tobytes() for array in parts]
+
+
 def test_momentum_may_change_from_step_to_step() -> None:
     data, diff, velocity = make(MomentumRule(0))
     fused = OneDnnUpdate(Engine(library.load()))
