@@ -109,7 +109,7 @@ class OneDnnUpdate:
 
     def _sized(self, length: int) -> _Built:
         second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
-        built_for = self._rule.momentum, second, len(self._diffs)
+        built_for: tuple[float | None, ...] = (self._rule.momentum, second, len(self._diffs))
         is_full = len(self._built) >= _MOST_LENGTHS and length not in self._built
         if built_for != self._built_for or is_full:  # they are part of the kernels
             self._built, self._built_for = {}, built_for
