@@ -25,7 +25,9 @@ PARATRAIN=$(command -v paratrain) || {
 }
 VERSION=$("$PARATRAIN" --version)
 
-for HOST in $(sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]:].*//' "$HOSTFILE"); do
+# The name alone: without the number of ranks, and an IPv6 address without its brackets.
+for HOST in $(sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 't name' -e ':name' -e 's/^\[\([^]]*\)\].*/\1/' -e 't' \
+    -e 's/[[:space:]:].*//' "$HOSTFILE"); do
     # $SSH is a command with its options, and is split into words on purpose.
     FOUND=$($SSH "$HOST" "cd '$PWD' && '$PARATRAIN' --version" </dev/null) || {
         echo "$(basename "$0"): $HOST: cannot be reached through '$SSH', or lacks $PWD or $PARATRAIN" >&2

@@ -13,8 +13,8 @@ from paratrain.comm.message_sharded import MessageSharded
 from paratrain.comm.message_tree import MessageTree
 from paratrain.comm.nccl import NCCL
 from paratrain.comm.shared_sharded import SharedSharded
-from paratrain.comm.shared_tree import SharedTree
-from paratrain.comm.two_level import TwoLevel, TwoLevelRing
+from paratrain.comm.shared_tree import SharedTree, TwoLevelTree
+from paratrain.comm.two_level import TwoLevel, TwoLevelRing, column_ranks
 from paratrain.errors import CommunicationError
 from paratrain.topology.tree import Tree
 
@@ -22,6 +22,7 @@ __all__ = [
     "AUTO",
     "EXCHANGES",
     "check_on_cpu",
+    "check_roots",
     "create_exchange",
     "slice_length",
     "slice_length_of",
@@ -35,6 +36,8 @@ AUTO = "auto"
 # The elements of what one rank works on at a time: large enough to hide the cost of a message, small enough for a cache.
 _ELEMENTS_PER_PART = 128 * 1024
 _ELEMENTS_PER_SLICE = 256 * 1024
+# Ranks that share all memory send nothing, and each works through its part in pieces of its own: few slices, little to do.
+_ELEMENTS_PER_SHARED_PART = 1024 * 1024
 
 
 def check_on_cpu(name: str) -> None:
@@ -46,25 +49,49 @@ def check_on_cpu(name: str) -> None:
         )
 
 
-def slice_length(name: str, communicator: Communicator) -> int:
+def check_roots(name: str, roots: int | None, communicator: Communicator, *, shares_memory: bool = True) -> None:
+    """Raise CommunicationError if the exchange of this name cannot have so many roots; None: as many as it likes."""
+    if roots is None:
+        return
+    if name != "sharded":
+        raise CommunicationError(
+            f"--roots {roots} is about --exchange sharded, whose roots may be fewer than the ranks, and the exchange is "
+            f"'{name}': give both, or leave --roots out"
+        )
+    if not 1 <= roots <= communicator.size:
+        raise CommunicationError(f"--roots {roots}: expected 1 to {communicator.size}, the number of ranks")
+    nodes = communicator.node_of_rank
+    columns, node_count = column_ranks(nodes), len(set(nodes))
+    most = len(columns) * node_count
+    if roots > most and node_count > 1 and shares_memory and uses_shared_memory(name, communicator):
+        raise CommunicationError(
+            f"--roots {roots}: expected at most {most}, since one of the {node_count} nodes has only {len(columns)} of the "
+            f"{communicator.size} ranks, and every node has the same number of roots; leave --roots out, or start as many "
+            "ranks on each node"
+        )
+
+
+def slice_length(name: str, communicator: Communicator, roots: int | None = None) -> int:
     """The elements of a slice that suit this exchange."""
-    return slice_length_of(name, communicator.size)
+    if name == "sharded" and communicator.local_size == communicator.size:
+        return _ELEMENTS_PER_SHARED_PART * communicator.size
+    return slice_length_of(name, communicator.size if roots is None else roots)
 
 
 def slice_length_of(name: str, size: int) -> int:
-    """As `slice_length`, for so many ranks."""
+    """As `slice_length`, for so many ranks or, where `--roots` are fewer, so many of these."""
     return max(_ELEMENTS_PER_SLICE, _ELEMENTS_PER_PART * size if name in ("sharded", "ring") else 0)
 
 
 def uses_shared_memory(name: str, communicator: Communicator) -> bool:
     """Whether this exchange is made through shared memory, where ranks have any in common; for AUTO, whether it may be.
 
-    The tree over several nodes and the ring within one are made of messages; MPI looks after itself.
+    The ring within one node is made of messages; MPI looks after itself.
     """
     node_count = len(set(communicator.node_of_rank))
     if node_count == communicator.size:
         return False
-    return name in ("sharded", AUTO) or (name == "tree" and node_count == 1) or (name == "ring" and node_count > 1)
+    return name in ("tree", "sharded", AUTO) or (name == "ring" and node_count > 1)
 
 
 def create_exchange(
@@ -74,40 +101,51 @@ def create_exchange(
     slices: Sequence[Part],
     tree: Tree,
     gradient_dtype: str = "float32",
+    roots: int | None = None,
 ) -> Exchange:
     """Return the exchange of this name for the arrays of `memory`: sums become averages over the ranks.
 
-    `tree` is for "tree". Messages between ranks carry gradients as `gradient_dtype`, which "mpi" cannot do. All ranks call it
-    together.
+    `tree` is for "tree", `roots`, the number of ranks that own parts, for "sharded" (see `check_roots`). Messages between
+    ranks carry gradients as `gradient_dtype`, which "mpi" cannot do. All ranks call it together.
     """
     scale = 1.0 / communicator.size
-    arrays = memory.arrays
+    arrays, is_one_node = memory.arrays, communicator.local_size == communicator.size
     match name:
         case "mpi":
             assert gradient_dtype == "float32"
             return Allreduce(communicator, arrays, slices, scale)
         case "ring" if not memory.is_shared:
             return MessageRing(communicator, arrays, slices, scale, gradient_dtype=gradient_dtype)
-        case "tree" if memory.is_shared:
+        case "tree" if memory.is_shared and is_one_node:
             return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=memory.flags(len(slices)))
+        case "tree" if memory.is_shared:
+            flags = memory.flags(len(slices))
+            return TwoLevelTree(
+                communicator, arrays, slices, scale, tree=tree, flags=flags, gradient_dtype=gradient_dtype
+            )
         case "tree":
             return MessageTree(communicator, arrays, slices, scale, tree=tree, gradient_dtype=gradient_dtype)
         case "sharded" if not memory.is_shared:
-            return MessageSharded(communicator, arrays, slices, scale, gradient_dtype=gradient_dtype)
-        case "sharded" if communicator.local_size == communicator.size:
-            return SharedSharded(communicator, arrays, slices, scale, flags=memory.flags(len(slices)))
+            return MessageSharded(communicator, arrays, slices, scale, owner_count=roots, gradient_dtype=gradient_dtype)
+        case "sharded" if is_one_node:
+            pieces = None if roots is None else [1] * roots
+            return SharedSharded(communicator, arrays, slices, scale, flags=memory.flags(len(slices)), pieces=pieces)
         case "sharded" | "ring":
             # A ring through all n ranks would take 2 (n - 1) / n times the bytes out of every node and into it; rings whose
             # members are the nodes make n the count of nodes.
-            is_ring = name == "ring"
-            return (TwoLevelRing if is_ring else TwoLevel)(
-                communicator,
-                arrays,
-                slices,
-                scale,
-                flags=memory.flags(len(slices)),
-                make_outer=lambda parts, ranks: (MessageRing if is_ring else MessageSharded)(
-                    communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=gradient_dtype
-                ),
-            )
+            def make_outer(parts: Sequence[Part], ranks: Sequence[int], root_count: int) -> Exchange:
+                if name == "ring":
+                    return MessageRing(communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=gradient_dtype)
+                return MessageSharded(
+                    communicator,
+                    arrays,
+                    parts,
+                    scale,
+                    ranks=ranks,
+                    owner_count=root_count,
+                    gradient_dtype=gradient_dtype,
+                )
+
+            form, flags = TwoLevelRing if name == "ring" else TwoLevel, memory.flags(len(slices))
+            return form(communicator, arrays, slices, scale, flags=flags, make_outer=make_outer, roots=roots)
     raise AssertionError(f"no exchange '{name}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
@@ -44,6 +44,10 @@ class Communicator(ABC):
 
     has_own_sums: ClassVar[bool] = False
     """Whether `isum` works."""
+
+    meanwhile: Callable[[], object] | None = None
+    """Is called again and again while this rank waits for others: jobs that are under way go on (see `Progress`), which
+    others may need before they can answer."""
 
     watch: Watch | None = None
     """Shows where this rank is to those who watch, where somebody does: see `paratrain.comm.watch`."""

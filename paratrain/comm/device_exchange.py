@@ -37,7 +37,8 @@ def device_slice_length() -> int:
 
 def reaches_others(name: str, communicator: Communicator) -> bool:
     """Whether ranks of a node exchange by reading and writing each other's GPU memory: the `is_shared` of DeviceMemory."""
-    return name != NCCL and uses_shared_memory(name, communicator)
+    is_one_node = communicator.local_size == communicator.size
+    return name != NCCL and (is_one_node or name != "tree") and uses_shared_memory(name, communicator)
 
 
 def create_device_exchange(
@@ -88,14 +89,14 @@ def _two_levels(
     arrays: NodeArrays = memory.arrays
     scale, is_ring = 1.0 / communicator.size, name == "ring"
 
-    def make_inner(flags: Flags, owner_count: int) -> Exchange:
-        return DeviceSharded(communicator, arrays, slices, device=device, flags=flags, owner_count=owner_count)
+    def make_inner(flags: Flags, pieces: Sequence[int]) -> Exchange:
+        return DeviceSharded(communicator, arrays, slices, device=device, flags=flags, pieces=pieces)
 
-    def make_outer(parts: Sequence[Part], ranks: Sequence[int]) -> Exchange:
+    def make_outer(parts: Sequence[Part], ranks: Sequence[int], root_count: int) -> Exchange:
         def make_host(count: int, host_parts: Sequence[Part]) -> Exchange:
-            both = np.zeros(
-                count, arrays.diff.dtype
-            )  # no gradient of a slice is there any more when its parameters come
+            # One array for both: no gradient of a slice is there any more when its parameters come.
+            both = np.zeros(count, arrays.diff.dtype)
+            assert root_count == len(ranks)
             return (MessageRing if is_ring else MessageSharded)(
                 communicator, FlatArrays(both, both), host_parts, scale, ranks=ranks, gradient_dtype=gradient_dtype
             )

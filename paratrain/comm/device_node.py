@@ -31,7 +31,7 @@ class DeviceSharded(Exchange):
     """Every rank of the node owns a part of every slice: it adds what it reads from the others' gradients, and writes its new
     parameters into the others' arrays.
 
-    Gradients are added in the order of the ranks. With `owner_count`, only the first ranks own parts.
+    Gradients are added in the order of the ranks. `pieces` are as for :class:`SharedSharded`.
     """
 
     name: ClassVar[str] = "sharded"
@@ -46,7 +46,7 @@ class DeviceSharded(Exchange):
         *,
         device: ExchangeDevice,
         flags: Flags,
-        owner_count: int | None = None,
+        pieces: Sequence[int] | None = None,
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         assert arrays.node_diffs is not None
@@ -54,11 +54,12 @@ class DeviceSharded(Exchange):
         self._device, self._flags = device, flags
         self._diffs, self._datas = arrays.node_diffs, arrays.node_datas
         self._member, self._size = communicator.local_rank, communicator.local_size
-        self._owner_count = self._size if owner_count is None else owner_count
+        pieces = [1] * self._size if pieces is None else pieces
+        self._piece_count = sum(pieces)
+        self._first_piece, self._own_pieces = sum(pieces[: self._member]), sum(pieces[self._member : self._member + 1])
 
     def owned(self, index: int) -> Part:
-        part = self.slices[index]
-        return cut(part, self._owner_count, self._member) if self._member < self._owner_count else (part[1], part[1])
+        return cut(self.slices[index], self._piece_count, self._first_piece, self._own_pieces)
 
     def sum(self, index: int) -> Work:
         yield self._device.computed()
@@ -74,9 +75,7 @@ class DeviceSharded(Exchange):
         start, stop = self.owned(index)
         self._device.follow()
         if start < stop:
-            for step in range(
-                1, self._size
-            ):  # beginning after this rank, so that not all write to the same one at first
+            for step in range(1, self._size):  # from the next rank on, so that not all write to the same one at first
                 other = self._datas[(self._member + step) % self._size]
                 self._device.copy(self.arrays.data[start:stop], other[start:stop])
         yield self._device.done()

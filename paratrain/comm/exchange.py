@@ -16,7 +16,7 @@ from typing import ClassVar
 from paratrain.comm.communicator import Array, Communicator
 from paratrain.comm.progress import Work
 
-__all__ = ["Exchange", "FlatArrays", "Part", "cut"]
+__all__ = ["Exchange", "FlatArrays", "Part", "cut", "place_among"]
 
 Part = tuple[int, int]
 """The elements from the first number up to, not including, the second."""
@@ -97,9 +97,18 @@ class Exchange(ABC):
             owned *= self.scale
 
 
-def cut(part: Part, count: int, index: int) -> Part:
-    """Cut a part into `count` pieces of about equal length, and return piece `index`; the first ones may be longer."""
+def cut(part: Part, count: int, index: int, length: int = 1) -> Part:
+    """Cut a part into `count` pieces of about equal length, and return `length` of them from piece `index` on.
+
+    The first ones may be longer. From `count` on there are no more pieces: what is returned is empty, at the end of the part.
+    """
     start, stop = part
     units = -(-(stop - start) // _ALIGNMENT)
-    first, last = (start + _ALIGNMENT * (-(-units * edge // count)) for edge in (index, index + 1))
+    first, last = (start + _ALIGNMENT * (-(-units * edge // count)) for edge in (index, index + length))
     return min(first, stop), min(last, stop)
+
+
+def place_among(communicator: Communicator, ranks: Sequence[int] | None) -> tuple[list[int], int]:
+    """The `ranks` that exchange with each other, all of them where None, and the place of this rank among them."""
+    members = list(range(communicator.size)) if ranks is None else list(ranks)
+    return members, members.index(communicator.rank)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from paratrain.comm.communicator import Communicator
-from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut, place_among
 from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 
@@ -35,8 +35,8 @@ class MessageRing(Exchange):
         gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
-        members = list(range(communicator.size)) if ranks is None else list(ranks)
-        self._size, self._member = len(members), members.index(communicator.rank)
+        members, self._member = place_among(communicator, ranks)
+        self._size = len(members)
         self._next = members[(self._member + 1) % self._size]
         self._previous = members[self._member - 1]
         longest = [cut(part, self._size, 0) for part in self.slices]  # the first piece is as long as any

@@ -1,4 +1,4 @@
-"""As many roots as ranks: every rank owns a part of every slice, sums it, updates it and sends it to all."""
+"""Several roots, as many as ranks or fewer: each owns a part of every slice, sums it, updates it and sends it to all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from paratrain.comm.communicator import Communicator
-from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut, place_among
 from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 
@@ -37,14 +37,13 @@ class MessageSharded(Exchange):
         gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
-        self._ranks = list(range(communicator.size)) if ranks is None else list(ranks)
-        self._member = self._ranks.index(communicator.rank)
+        self._ranks, self._member = place_among(communicator, ranks)
         self._owner_count = len(self._ranks) if owner_count is None else owner_count
-        longest = [self._part(part, 0) for part in self.slices]  # the first part is as long as any
+        longest = [cut(part, self._owner_count, 0) for part in self.slices]  # the first part is as long as any
         self._messages = GradientMessages(communicator, longest, arrays.diff.dtype, gradient_dtype)
 
     def owned(self, index: int) -> Part:
-        return self._part(self.slices[index], self._member)
+        return self._part(index, self._member)
 
     def sum(self, index: int) -> Work:
         diff, (tag, _) = self.arrays.diff, self._tags(index)
@@ -55,7 +54,7 @@ class MessageSharded(Exchange):
                 arriving[member] = self._messages.ireceive(stop - start, rank, tag)
         sends = []
         for member, rank in self._others():
-            first, last = self._part(self.slices[index], member)
+            first, last = self._part(index, member)
             if first < last:
                 sends.append(self._messages.isend(diff[first:last], rank, tag))
         if start < stop:
@@ -84,7 +83,7 @@ class MessageSharded(Exchange):
         start, stop = self.owned(index)
         requests = []
         for member, rank in self._others():
-            first, last = self._part(self.slices[index], member)
+            first, last = self._part(index, member)
             if first < last:
                 requests.append(self.communicator.ireceive(data[first:last], rank, tag))
             if start < stop:
@@ -92,10 +91,8 @@ class MessageSharded(Exchange):
         for request in requests:
             yield request.test
 
-    def _part(self, part: Part, member: int) -> Part:
-        if member >= self._owner_count:
-            return part[1], part[1]
-        return cut(part, self._owner_count, member)
+    def _part(self, index: int, member: int) -> Part:
+        return cut(self.slices[index], self._owner_count, member)
 
     def _others(self) -> list[tuple[int, int]]:
         """(member, rank) of the others, beginning after this one, so that not all send to the same at first."""

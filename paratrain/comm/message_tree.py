@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from paratrain.comm.communicator import Communicator
-from paratrain.comm.exchange import Exchange, FlatArrays, Part
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, place_among
 from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 from paratrain.topology.tree import Tree
@@ -36,8 +36,7 @@ class MessageTree(Exchange):
         gradient_dtype: str = "float32",
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
-        members = list(range(communicator.size)) if ranks is None else list(ranks)
-        member = members.index(communicator.rank)
+        members, member = place_among(communicator, ranks)
         parent = tree.parent[member]
         self._parent = None if parent is None else members[parent]
         self._children = [members[child] for child in tree.children[member]]

@@ -239,7 +239,8 @@ class _MpiRequest(Request):
         return True
 
     def wait(self) -> None:
-        wait_until(self.test, lambda: self._owner.check_present(self._peer, self._action), self._peer)
+        owner, peer = self._owner, self._peer
+        wait_until(self.test, lambda: owner.check_present(peer, self._action), peer, owner.meanwhile)
 
 
 def _nodes(mpi: ModuleType, world: MPI.Intracomm) -> list[int]:

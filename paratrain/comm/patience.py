@@ -43,11 +43,17 @@ def pauses() -> Iterator[float]:
             time.sleep(_SLEEP_S)
 
 
-def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = None, peer: int | None = None) -> None:
+def wait_until(
+    is_done: Callable[[], bool],
+    check: Callable[[], None] | None = None,
+    peer: int | None = None,
+    meanwhile: Callable[[], object] | None = None,
+) -> None:
     """Return when `is_done` says so. Python's signal handlers run meanwhile, as they would not inside MPI_Wait.
 
     `check` raises CommunicationError when waiting has become pointless; it is asked now and then, and believed when it
-    still says so half a second later. `peer` is the rank that is waited for, None where it may be any.
+    still says so half a second later. `peer` is the rank that is waited for, None where it may be any. `meanwhile` is called
+    after every question that is not answered by yes.
     """
     next_look_s, is_doubted, is_told = _LOOK_FOR_LEFT_S, False, False
     for waited_s in pauses():
@@ -55,6 +61,8 @@ def wait_until(is_done: Callable[[], bool], check: Callable[[], None] | None = N
             if is_told and _listener is not None:
                 _listener(None, 0.0)
             return
+        if meanwhile is not None:
+            meanwhile()
         if waited_s >= next_look_s:
             if _listener is not None:
                 is_told = True

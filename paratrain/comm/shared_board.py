@@ -99,6 +99,7 @@ class SharedBoard:
         wait_until(
             lambda: all(counter[kind] >= number for counter in counters),
             lambda: self._communicator.check_all_present("waiting for other ranks"),
+            meanwhile=self._communicator.meanwhile,
         )
         self._pass_fence()
 

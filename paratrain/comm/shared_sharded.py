@@ -23,7 +23,8 @@ class SharedSharded(Exchange):
 
     Ranks only tell each other, by flags in shared memory, that their gradients are ready to be read, and that their part
     of the parameters is written. Gradients are added in the order of the ranks. A rank's own array takes its sum: nobody
-    else reads that part of it. With `owner_count`, only the first ranks own parts.
+    else reads that part of it. With `pieces`, slices are cut into as many equal pieces as these are in all, and each of the
+    first ranks owns as many of them, one behind the other, as is said there.
     """
 
     name: ClassVar[str] = "sharded"
@@ -38,19 +39,20 @@ class SharedSharded(Exchange):
         scale: float = 1.0,
         *,
         flags: Flags,
-        owner_count: int | None = None,
+        pieces: Sequence[int] | None = None,
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         assert arrays.node_diffs is not None
         self._diffs = arrays.node_diffs
         self._member, self._size = communicator.local_rank, communicator.local_size
-        self._owner_count = self._size if owner_count is None else owner_count
+        pieces = [1] * self._size if pieces is None else pieces
+        self._piece_count = sum(pieces)
+        self._first_piece, self._own_pieces = sum(pieces[: self._member]), sum(pieces[self._member : self._member + 1])
         self._flags = flags
         self._scratch = np.empty(_PIECE_COUNT, arrays.diff.dtype)
 
     def owned(self, index: int) -> Part:
-        part = self.slices[index]
-        return cut(part, self._owner_count, self._member) if self._member < self._owner_count else (part[1], part[1])
+        return cut(self.slices[index], self._piece_count, self._first_piece, self._own_pieces)
 
     def sum(self, index: int) -> Work:
         step = self._flags.announce(Flags.READY, index)

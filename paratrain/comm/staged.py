@@ -65,9 +65,7 @@ class Staged(Exchange):
         self._device.follow()
         self._device.download(self.arrays.diff[start + shift : stop + shift], host[start:stop])
         yield self._device.done()
-        if isinstance(
-            self._host, Allreduce
-        ):  # all ranks make its calls in the same order, whenever their copies are done
+        if isinstance(self._host, Allreduce):  # all ranks call it in the same order, whenever their copies are done
             yield lambda: self._turn == index
             self._turn = (index + 1) % len(self.slices)
         yield from self._host.sum(index)

@@ -12,6 +12,9 @@ from paratrain.errors import CommunicationError
 
 Result = TypeVar("Result")
 
+# Between two looks at other jobs of a rank that waits.
+_PAUSE_S = 0.001
+
 
 class _Group:
     """What the threads share: one lock, the messages that wait for their other half, and who has ended and why."""
@@ -43,8 +46,8 @@ class _Group:
 
 
 class _ThreadRequest(Request):
-    def __init__(self, group: _Group, array: Array, rank: int, peer: int) -> None:
-        self._group, self._array, self._rank, self._peer = group, array, rank, peer
+    def __init__(self, owner: ThreadCommunicator, array: Array, peer: int) -> None:
+        self._owner, self._group, self._array, self._rank, self._peer = owner, owner._group, array, owner.rank, peer
         self._complete = False
         self._mismatch = ""
 
@@ -61,15 +64,22 @@ class _ThreadRequest(Request):
         self._complete = source._complete = True
 
     def wait(self) -> None:
-        group = self._group
+        group, meanwhile = self._group, self._owner.meanwhile
+        while meanwhile is not None and not self._is_decided():
+            meanwhile()
+            with group.changed:
+                group.changed.wait_for(self._is_decided, _PAUSE_S)
         with group.changed:
-            group.changed.wait_for(lambda: self._complete or group.failures or self._peer in group.ended)
+            group.changed.wait_for(self._is_decided)
             if not self._complete:
                 group.check_failures(self._rank)
                 raise CommunicationError(
                     f"{self._place}: waits for a message to or from rank {self._peer}, which has ended"
                 )
         self.test()
+
+    def _is_decided(self) -> bool:
+        return self._complete or bool(self._group.failures) or self._peer in self._group.ended
 
     def test(self) -> bool:
         with self._group.changed:
@@ -93,7 +103,7 @@ class ThreadCommunicator(Communicator):
         """Hand the array itself over: it is copied when the receiver asks for it."""
         self._check_peer(destination)
         as_bytes(array)
-        request = _ThreadRequest(self._group, array, self.rank, destination)
+        request = _ThreadRequest(self, array, destination)
         with self._group.changed:
             waiting = self._group.receives[self.rank, destination, tag]
             if waiting:
@@ -107,7 +117,7 @@ class ThreadCommunicator(Communicator):
         """Take the oldest message of `source` that nobody has asked for."""
         self._check_peer(source)
         as_bytes(array)
-        request = _ThreadRequest(self._group, array, self.rank, source)
+        request = _ThreadRequest(self, array, source)
         with self._group.changed:
             waiting = self._group.sends[source, self.rank, tag]
             if waiting:

@@ -13,17 +13,21 @@ from paratrain.comm.shared_sharded import SharedSharded
 
 __all__ = ["TwoLevel", "TwoLevelRing", "column_ranks"]
 
-MakeOuter = Callable[[Sequence[Part], Sequence[int]], Exchange]
-MakeInner = Callable[[Flags, int], Exchange]
+MakeOuter = Callable[[Sequence[Part], Sequence[int], int], Exchange]
+MakeInner = Callable[[Flags, Sequence[int]], Exchange]
 
 
 class TwoLevel(Exchange):
     """Each slice is cut into as many parts as every node has ranks at least; local rank l of each node works on part l.
 
     Within the node it sums the part over the node's ranks; then the ranks with the same l, one of each node, exchange it
-    by messages: ``make_outer(parts, ranks)`` makes that exchange. So every byte leaves a node once, and all its ranks
-    send. The order of addition is that of the ranks within a node, then that of the outer exchange. Another exchange within
-    the node, where the first ranks own one part each, comes from ``make_inner(flags, owner_count)``.
+    by messages: ``make_outer(parts, ranks, root_count)`` makes that exchange, in which the first `root_count` of its ranks
+    own a part each. So every byte leaves a node once, and all its ranks send. The order of addition is that of the ranks
+    within a node, then that of the outer exchange. Another exchange within the node comes from
+    ``make_inner(flags, pieces)``, with `pieces` as for :class:`SharedSharded`.
+
+    `roots` are the ranks that own parts, all of which are of about equal length: by default all those of which every node
+    has one. Fewer are the first rank of each node, one node after the other, then the second ranks, and so on.
     """
 
     name: ClassVar[str] = "sharded"
@@ -38,18 +42,23 @@ class TwoLevel(Exchange):
         flags: Flags,
         make_outer: MakeOuter,
         make_inner: MakeInner | None = None,
+        roots: int | None = None,
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         columns = column_ranks(communicator.node_of_rank)
+        node_count, local_rank = len(columns[0]), communicator.local_rank
+        roots = node_count * len(columns) if roots is None else roots
+        pieces = [min(node_count, roots - first) for first in range(0, roots, node_count)]
+        assert 0 < len(pieces) <= len(columns), "a node has no rank for one of the roots"
         self._inner: Exchange
         if make_inner is None:
-            self._inner = SharedSharded(communicator, arrays, slices, flags=flags, owner_count=len(columns))
+            self._inner = SharedSharded(communicator, arrays, slices, flags=flags, pieces=pieces)
         else:
-            self._inner = make_inner(flags, len(columns))
+            self._inner = make_inner(flags, pieces)
         parts = [self._inner.owned(index) for index in range(len(slices))]
         self._outer = None
-        if communicator.local_rank < len(columns):
-            self._outer = make_outer(parts, columns[communicator.local_rank])
+        if local_rank < len(pieces):
+            self._outer = make_outer(parts, columns[local_rank], pieces[local_rank])
 
     def owned(self, index: int) -> Part:
         stop = self.slices[index][1]

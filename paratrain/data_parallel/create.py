@@ -11,7 +11,7 @@ import numpy.typing as npt
 from paratrain.backends import create_backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.comm import Communicator
-from paratrain.comm.choose import AUTO, check_on_cpu, create_exchange, slice_length, uses_shared_memory
+from paratrain.comm.choose import AUTO, check_on_cpu, check_roots, create_exchange, slice_length, uses_shared_memory
 from paratrain.comm.gradient_messages import gradient_dtype as gradient_dtype_of
 from paratrain.comm.memory import ExchangeMemory
 from paratrain.data.options import DataOptions, default_worker_count
@@ -45,6 +45,7 @@ def create_parallel_solver(
     net_options: NetOptions | None = None,
     tree: Tree | None = None,
     exchange: str = "tree",
+    roots: int | None = None,
     shares_parameters: bool = True,
     machine: Machine | None = None,
     gradient_dtype: str = "float32",
@@ -58,10 +59,14 @@ def create_parallel_solver(
     call it with the same parameter, tree and exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises
     SolverError where the exchange cannot serve the parameter, CommunicationError where it cannot serve the ranks.
 
+    ``roots`` says how many ranks "sharded" updates on, each a part of its own with what the solver remembers of it: from 1 to
+    as many as there are, which is the default. CommunicationError for another number, and with another exchange.
+
     Messages carry gradients as ``gradient_dtype``, one of :data:`paratrain.comm.gradient_messages.GRADIENT_DTYPES`; they are
     summed in float32. ``batch_norm`` is one of :data:`paratrain.data_parallel.batch_norm.BATCH_NORM_MODES`.
     """
     check_on_cpu(exchange)
+    check_roots(exchange, roots, communicator, shares_memory=shares_parameters)
     if parameter.debug_info and exchange not in ("tree", AUTO) and communicator.size > 1:
         raise SolverError(
             f"debug_info shows every update on the root, and the exchange '{exchange}' makes it on several ranks: train with "
@@ -88,9 +93,10 @@ def create_parallel_solver(
             ranks.tree,
             lambda name: StepWork(
                 byte_count,
-                slice_length(name, communicator) * _ITEM_BYTES,
+                slice_length(name, communicator, roots) * _ITEM_BYTES,
                 history_count,
                 sent_share=gradient_dtype_of(gradient_dtype).itemsize / _ITEM_BYTES,
+                root_count=roots,
             ),
             shares_memory=shares_parameters and not memory.problem,
             machine=machine,
@@ -116,7 +122,7 @@ def create_parallel_solver(
         raise
     if ranks is not None:
         _meet(communicator)
-        _join(solver, ranks, memory, arrays.choice_of(solver.net.parameters.diff.count), gradient_dtype)
+        _join(solver, ranks, memory, arrays.choice_of(solver.net.parameters.diff.count), gradient_dtype, roots)
         set_batch_norm(solver.net, ranks, batch_norm)
     return solver
 
@@ -156,12 +162,15 @@ class _Arrays:
         return self._choice
 
 
-def _join(solver: Solver, ranks: TreeRanks, memory: ExchangeMemory, choice: Choice, gradient_dtype: str) -> None:
+def _join(
+    solver: Solver, ranks: TreeRanks, memory: ExchangeMemory, choice: Choice, gradient_dtype: str, roots: int | None
+) -> None:
     communicator, name = ranks.communicator, choice.name
     is_one_node = len(set(communicator.node_of_rank)) == 1
     ranks.parameters_are_common = memory.is_shared and is_one_node
-    slices = find_slices(solver.net, slice_length(name, communicator))
-    exchange = create_exchange(name, communicator, memory, [found.part for found in slices], ranks.tree, gradient_dtype)
+    slices = find_slices(solver.net, slice_length(name, communicator, roots))
+    parts = [found.part for found in slices]
+    exchange = create_exchange(name, communicator, memory, parts, ranks.tree, gradient_dtype, roots)
     way = "by messages" + (f" ({memory.problem})" if memory.problem else "")
     if memory.is_shared:
         way = "through shared memory" + ("" if is_one_node else " within nodes and by messages between them")

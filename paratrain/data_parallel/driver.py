@@ -47,10 +47,13 @@ class DataParallel:
         self._progress = Progress(ranks.communicator, exchange.most_slices, uncounted=self._update_is_allowed)
         self._parts = [exchange.owned(index) for index in range(len(slices))]
         self._owned_by_rank: list[list[Part]] = ranks.communicator.allgather_objects(self.owned)
-        self.is_spread = sum(map(bool, self._owned_by_rank)) > 1
+        owner_count = sum(map(bool, self._owned_by_rank))
+        self.is_spread = owner_count > 1
         self._all_own_all = all(owned == self._owned_by_rank[0] for owned in self._owned_by_rank)
         self.slice_count = len(slices)
         who = "each rank updates all" if self._all_own_all else "every rank updates a part"
+        if owner_count < ranks.size:
+            who = f"{owner_count} of {ranks.size} ranks update a part each"
         self.description = f"{exchange.name}, {way}, {who if self.is_spread else 'the root updates'}"
         """What a log says of it: ``tree, through shared memory, the root updates``."""
         self.choice: Choice | None = None
@@ -69,7 +72,7 @@ class DataParallel:
         solver.mean_over_ranks = ranks.exchange.mean_scalars
         solver.net.context.sum_over_ranks = ranks.sum
         if solver.parameter.layer_wise_reduce:
-            solver.net.after_backward = self._after_backward
+            solver.net.after_layer_backward = self._after_backward
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -177,6 +180,7 @@ class DataParallel:
         if self._updates_by_parts:
             self._permit.set()
             self._progress.finish("exchanging gradients", lambda: self._updated_count == len(self.slices))
+            self._ranks.communicator.meanwhile = self._progress.poll
         else:
             for index in range(len(self.slices)):
                 self._update(index)
@@ -190,6 +194,7 @@ class DataParallel:
             self._spread(len(self.slices))
         # To the end: whoever clears its gradients must know that nobody reads them any more.
         self._progress.finish("waiting for the other ranks' updates")
+        self._ranks.communicator.meanwhile = None
 
     def _spread(self, stop: int) -> None:
         for index in range(self._spread_count, stop):

@@ -5,12 +5,18 @@ from __future__ import annotations
 from paratrain.errors import DeviceError
 from paratrain.topology.machine import Machine
 from paratrain.topology.selection import select_gpus
-from paratrain.topology.sources.find import find_machine
 
 __all__ = ["choose_cpu", "computing_gpus", "count_ranks"]
 
 BACKEND = "numpy"
 GPU_BACKENDS: frozenset[str] = frozenset()  # those that compute on GPUs: none in this version
+
+
+def find_machine() -> Machine:
+    """This node and its GPUs. What looks for them is loaded when it is first needed: runs on the CPU do without."""
+    from paratrain.topology.sources import find
+
+    return find.find_machine()
 
 
 def choose_cpu(gpu: str | None, cpu: bool, gpu_mode: bool) -> str:

@@ -1,4 +1,4 @@
-"""The option that says how ranks exchange gradients and parameters."""
+"""The options that say how ranks exchange gradients and parameters."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ __all__ = ["add_exchange", "wanted_exchange"]
 
 
 def add_exchange(parser: argparse.ArgumentParser) -> None:
-    """Add ``--exchange``."""
+    """Add ``--exchange`` and ``--roots``."""
     options.add(
         parser,
         "exchange",
         type=_exchange,
         metavar=f"{{{','.join((AUTO, *EXCHANGES))}}}",
         help="how ranks exchange gradients: auto: the way that is predicted to be the fastest (default; with --topology: tree); "
-        "tree: up a tree to one root, which updates; sharded: every rank updates a part; ring: the same, each rank talking to "
-        "two neighbours; mpi: MPI's Allreduce, and every rank updates all",
+        "tree: up a tree to one root, which updates; sharded: every rank, or as many as --roots says, updates a part; ring: as "
+        "sharded, each rank talking to two neighbours; mpi: MPI's Allreduce, and every rank updates all",
+    )
+    parser.add_argument(
+        "--roots",
+        type=options.positive,
+        metavar="K",
+        help="with --exchange sharded: how many ranks update a part, and hold what the solver remembers of it (default: all)",
     )
 
 

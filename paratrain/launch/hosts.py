@@ -13,7 +13,7 @@ __all__ = ["Host", "parse_hosts", "read_host_file", "slot_count"]
 
 _NAME = r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]"
 _ENTRY = re.compile(rf"(?P<name>{_NAME})(?::(?P<slots>\d+))?")
-_LINE = re.compile(rf"(?P<name>{_NAME})(?::(?P<slots>\d+)|(?P<rest>(\s+\w+\s*=\s*\d+)*))")
+_LINE = re.compile(rf"(?P<name>{_NAME})(?::(?P<slots>\d+)|(?P<rest>(\s+[\w-]+\s*=\s*\d+)*))")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def read_host_file(path: str) -> list[Host]:
             continue
         found = _LINE.fullmatch(text)
         if found is None:
-            raise CommunicationError(f"{path}:{number}: expected node1, node1:4 or node1 slots=4, found {text!r}")
-        given = re.search(r"\bslots\s*=\s*(\d+)", found["rest"] or "")
+            hint = "; the name of a user belongs into ~/.ssh/config" if "@" in text else ""
+            raise CommunicationError(f"{path}:{number}: expected node1, node1:4 or node1 slots=4, found {text!r}{hint}")
+        given = re.search(r"(?<![\w-])slots\s*=\s*(\d+)", found["rest"] or "")
         hosts.append(Host(found["name"], int(found["slots"] or (given[1] if given else 1))))
     return _checked(hosts, path)
 

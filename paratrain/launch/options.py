@@ -18,6 +18,7 @@ __all__ = [
     "add_data",
     "add_devices",
     "add_filters",
+    "add_input_shape",
     "add_iterations",
     "add_model",
     "add_python",
@@ -121,6 +122,29 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add ``-level`` and ``-stage``, which choose layers by their include and exclude rules."""
     add(parser, "level", type=int, default=0, metavar="N", help="the net state's level (default: 0)")
     add(parser, "stage", type=_words, default=[], metavar="A,B", help="the net state's stages")
+
+
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--input-shape``, for data that is not there."""
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        type=_named_shape,
+        default=[],
+        metavar="BLOB=N,C,H,W",
+        help="the shape of a blob that a data layer makes, for data that is not there; may be given several times",
+    )
+
+
+def _named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.partition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape or any(size < 1 for size in shape):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like data=64,3,224,224")
+    return name, shape
 
 
 def add_python(parser: argparse.ArgumentParser) -> None:

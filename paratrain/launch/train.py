@@ -23,11 +23,11 @@ from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
 from paratrain.launch.exchanging import add_exchange, wanted_exchange
 from paratrain.launch.gradient_dtype import add_gradient_dtype
 from paratrain.launch.head import log_head
-from paratrain.launch.link_check import check_before_training, checked_tree
 from paratrain.launch.log_file import open_log_file
 from paratrain.launch.observing import Observers, add_observers, check_observers
 from paratrain.launch.overrides import override
 from paratrain.launch.rank_tree import RankTree, add_topology, choose_tree
+from paratrain.launch.recording import Recording, WarningList, add_recording, open_metrics
 from paratrain.launch.reports import report_rank, report_training
 from paratrain.launch.resume import AUTO, add_keep, add_resume, find_state, prepare_keeper
 from paratrain.launch.self_launch import launch_ranks
@@ -35,7 +35,6 @@ from paratrain.launch.shuffling import add_shuffle, shuffled
 from paratrain.launch.signals import EFFECTS, SignalWatch
 from paratrain.launch.stalls import activity_of, add_stalls, start_watching
 from paratrain.log import init_log
-from paratrain.metrics import MetricsWriter
 from paratrain.net import CopyRules
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
@@ -49,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 _EXAMPLES = """\
   paratrain train solver.prototxt
-  mpirun -n 4 paratrain train solver.prototxt --metrics run.jsonl
+  mpirun -n 4 paratrain train solver.prototxt --metrics run.jsonl --metrics run.csv --tensorboard events
   mpirun -n 2 paratrain train solver.prototxt --batch-mode global   (the batches of one rank, shared by two)
   paratrain train --cpu -gpu 0,1 solver.prototxt                  (starts two ranks itself)
   paratrain train solver.prototxt --set base_lr=0.001 --set lr_policy=fixed --seed 7 --iterations 100
@@ -102,7 +101,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     options.add_filters(parser)
     options.add_python(parser)
     options.add_data(parser)
-    parser.add_argument("--metrics", metavar="FILE", help="write the displayed figures to FILE as JSON lines")
+    add_recording(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -156,6 +155,11 @@ def run(arguments: argparse.Namespace) -> int:
         rank_count = count_ranks(arguments.gpu, arguments.cpu)
         if rank_count > 1:
             launch_ranks(rank_count, [sys.executable, "-m", "paratrain", *arguments.command])
+    with WarningList() as warnings:
+        return _run(arguments, warnings)
+
+
+def _run(arguments: argparse.Namespace, warnings: WarningList) -> int:
     start = start_guard()
     communicator = connect(start)
     report_rank(communicator)
@@ -168,12 +172,15 @@ def run(arguments: argparse.Namespace) -> int:
     planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
     tree = planned
     if arguments.check_links:
+        from paratrain.launch.link_check import checked_tree  # much to load, for few runs
+
         tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=wanted_exchange(arguments)))
     solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree))
     met_by_all: NotFiniteError | RanksDifferError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
     with guard(communicator), contextlib.closing(solver), SignalWatch(*effects) as solver.action_function:
         observers = Observers(arguments, solver, communicator)
+        recording = Recording(arguments, solver, communicator, tree.tree, warnings)
         if communicator.rank == 0:
             logger.info("Starting Optimization")
             report_training(solver.iter)
@@ -187,6 +194,7 @@ def run(arguments: argparse.Namespace) -> int:
             log_bad_records([solver.net, *solver.test_nets], solver.ranks)
             if communicator.rank == 0:
                 logger.info("Optimization Done.")
+        recording.close(met_by_all)
         observers.finish()
     if met_by_all is not None:
         agree(communicator, met_by_all)
@@ -255,6 +263,7 @@ def _create_solver(
         ),
         tree=tree.tree,
         exchange=wanted_exchange(arguments),
+        roots=arguments.roots,
         machine=tree.machine,
         gradient_dtype=arguments.exchange_dtype,
         batch_norm=arguments.bn,
@@ -267,7 +276,10 @@ def _create_solver(
                 logger.info("Resuming from %s", state)
             solver.restore(state)
         gpus = computing_gpus(arguments.gpu, arguments.cpu)
-        check_before_training(communicator, gpus, exchanged_bytes(solver.net, communicator.size)[1])
+        if len(gpus.gpus) > 1:
+            from paratrain.launch.link_check import check_before_training
+
+            check_before_training(communicator, gpus, exchanged_bytes(solver.net, communicator.size)[1])
         if communicator.rank == 0:
             _prepare_root(arguments, solver, is_resumed=state is not None)
             log_head(solver, communicator, tree.description)
@@ -279,8 +291,7 @@ def _create_solver(
 
 def _prepare_root(arguments: argparse.Namespace, solver: Solver, *, is_resumed: bool) -> None:
     prepare_keeper(arguments, solver)
-    if arguments.metrics is not None:
-        solver.metrics = MetricsWriter(arguments.metrics, append=is_resumed)
+    open_metrics(arguments, solver, is_resumed=is_resumed)
     solver.progress = not arguments.quiet
 
 

@@ -26,14 +26,20 @@ def check_layer_count(parameter: NetParameter) -> None:
 def check_memory(net: Net) -> None:
     """Raise NetError where the data of all blobs, or in TRAIN the parameters and their gradients, exceed the memory left.
 
-    Memory that blobs share counts once.
+    Memory that blobs share counts once, and where the net plans its memory, places that they take in turn do.
     """
     data = {id(blob.data_memory): blob for tops in net.tops for blob in tops}
     sizes = {id(blob): blob.count * blob.dtype.itemsize for blob in data.values()}
     names = {id(blob): name for name, blob in net.blobs.items()}
     largest = max(data.values(), key=lambda blob: blob.count, default=None)
     hint = f" (the largest: '{names.get(id(largest), '')}' {largest.shape})" if largest is not None else ""
-    check_bytes(sum(sizes.values()), f"the data of the {len(sizes)} blobs of network '{net.name}'{hint}")
+    what = f"the data of the {len(sizes)} blobs of network '{net.name}'{hint}"
+    try:
+        check_bytes(sum(sizes.values()), what)
+    except NetError:
+        if net.memory_plan is None:
+            raise
+        check_bytes(net.memory_plan.needed_bytes(), what)
     if net.phase == TRAIN:
         # The values lie there already, scattered; training moves them to one array and adds another for the gradients.
         count = sum(entry.blob.count * entry.blob.dtype.itemsize for entry in net.parameters.entries)

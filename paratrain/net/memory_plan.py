@@ -12,6 +12,7 @@ from paratrain.blob import Memory, MemorySlice, SyncedMemory
 from paratrain.blob.limits import check_bytes, format_bytes
 from paratrain.blob.synced_memory import HostArray, aligned_zeros
 from paratrain.net.arena import Life, place
+from paratrain.proto import TEST
 
 if TYPE_CHECKING:
     from paratrain.net.net import Net
@@ -78,11 +79,22 @@ class MemoryPlan:
             if bottoms:
                 self._net.forward_layer(index)
 
-    def _make(self) -> None:
+    def needed_bytes(self) -> int:
+        """The bytes that the values of all blobs will take, and in TRAIN the gradients that share memory with them."""
+        lives = self._lives(is_forward_only=self._net.phase == TEST)
+        planned = {id(memory) for memory, _ in lives}
+        others = {id(blob.data_memory): blob.data_memory for tops in self._net.tops for blob in tops}
+        own_bytes = sum(_size_bytes(memory) for key, memory in others.items() if key not in planned)
+        return own_bytes + place([life for _, life in lives])[1]
+
+    def _lives(self, is_forward_only: bool) -> list[tuple[SyncedMemory, Life]]:
         net = self._net
         for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops, strict=True):
             layer.share_memory(bottoms, tops)
-        lives = _lives(net, net.layers_needing_backward if not self._is_forward_only else [False] * len(net.layers))
+        return _lives(net, [False] * len(net.layers) if is_forward_only else net.layers_needing_backward)
+
+    def _make(self) -> None:
+        lives = self._lives(self._is_forward_only)
         memories = [memory for memory, _ in lives]
         offsets, size_bytes = place([life for _, life in lives])
         own_bytes = sum(life.size_bytes for _, life in lives)

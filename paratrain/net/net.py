@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from paratrain.net import debug, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.copying import CopyRules
 from paratrain.net.fusion import Fusion
+from paratrain.net.layer_callbacks import LayerCallbacks
 from paratrain.net.memory_plan import MemoryPlan
 from paratrain.net.parameters import Allocator, Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
@@ -72,7 +74,9 @@ class Net(ArrayInterface):
         self.parameters = Parameters(context.dtype)
         self.debug_info = parameter.debug_info
         """Log the mean of every blob while the net runs; changed at any time."""
-        self.after_backward: Callable[[int], None] | None = None
+        self.layer_callbacks = LayerCallbacks()
+        """What scripts have called around each layer."""
+        self.after_layer_backward: Callable[[int], None] | None = None
         """Called with the number of each layer when backward has passed it: no gradient of its parameters is still to come."""
         self.data_s = 0.0
         """Seconds spent in data layers; whoever measures sets it back to 0."""
@@ -141,14 +145,14 @@ class Net(ArrayInterface):
     # -- what it is made of --------------------------------------------------------------------------------------
 
     @property
-    def blobs(self) -> dict[str, Blob]:
+    def blobs(self) -> OrderedDict[str, Blob]:
         """All blobs by name, in the order in which layers make them."""
         return self._wiring.blobs
 
     @property
-    def params(self) -> dict[str, list[Blob]]:
+    def params(self) -> OrderedDict[str, list[Blob]]:
         """The parameter blobs of each layer that has some, by layer name."""
-        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+        return OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
 
     @property
     def bottoms(self) -> list[list[Blob]]:
@@ -161,16 +165,16 @@ class Net(ArrayInterface):
         return [wired.tops for wired in self._wiring.layers]
 
     @property
-    def bottom_names(self) -> dict[str, list[str]]:
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
         """The names of the blobs that each layer reads, by layer name."""
-        return {
-            name: list(wired.bottom_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)
-        }
+        names = zip(self.layer_names, self._wiring.layers, strict=True)
+        return OrderedDict((name, list(wired.bottom_names)) for name, wired in names)
 
     @property
-    def top_names(self) -> dict[str, list[str]]:
+    def top_names(self) -> OrderedDict[str, list[str]]:
         """The names of the blobs that each layer makes, by layer name."""
-        return {name: list(wired.top_names) for name, wired in zip(self.layer_names, self._wiring.layers, strict=True)}
+        names = zip(self.layer_names, self._wiring.layers, strict=True)
+        return OrderedDict((name, list(wired.top_names)) for name, wired in names)
 
     @property
     def output_names(self) -> list[str]:
@@ -208,11 +212,12 @@ class Net(ArrayInterface):
         stop = len(self.layers) if end is None else end + 1
         if self.memory_plan is not None:
             self.memory_plan.begin_forward(stop - start == len(self.layers))
-        self._fusion.begin(start, stop, not self.debug_info)
+        callbacks = self.layer_callbacks
+        self._fusion.begin(start, stop, not (self.debug_info or callbacks))
         loss = 0.0
         with _quiet_overflow():
             for index in range(start, stop):
-                loss += self.forward_layer(index)
+                loss += callbacks.forward(self, index) if callbacks else self.forward_layer(index)
         if self.context.keeps_arrays:
             self.settle_arrays()
         return loss
@@ -244,9 +249,12 @@ class Net(ArrayInterface):
         self._fusion.begin_backward(first, end)
         with _quiet_overflow():
             for index in range(first, end - 1, -1):
-                self.backward_layer(index)
-                if self.after_backward is not None:
-                    self.after_backward(index)
+                if self.layer_callbacks:
+                    self.layer_callbacks.backward(self, index)
+                else:
+                    self.backward_layer(index)
+                if self.after_layer_backward is not None:
+                    self.after_layer_backward(index)
             if self.debug_info and start is None and end == 0:
                 debug.whole_backward(self)
         if self.context.keeps_arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from paratrain.blob import Blob
@@ -50,7 +51,7 @@ class Wiring:
 
     def __init__(self, dtype: object) -> None:
         self.layers: list[LayerWiring] = []
-        self.blobs: dict[str, Blob] = {}
+        self.blobs: OrderedDict[str, Blob] = OrderedDict()
         self._dtype = dtype
         self._needs_gradient: dict[str, bool] = {}
         self._unused: dict[str, None] = {}

@@ -14,7 +14,8 @@ from paratrain.backends.base import UpdateRule
 from paratrain.errors import SolverError
 from paratrain.layers.base import Clock
 from paratrain.log import ProgressBar
-from paratrain.metrics import MetricsWriter
+from paratrain.metrics import Figure, Sink
+from paratrain.net import Net
 from paratrain.proto import SolverParameter, format_prototxt
 from paratrain.solvers import report
 from paratrain.solvers.actions import Action
@@ -72,7 +73,7 @@ class SolverParts(abc.ABC):
         """Asked in every iteration what this rank has been asked to do; what one is asked, all do after the iteration."""
         self.iteration_limit: int | None = None
         """The most iterations that one ``solve`` runs; None for as many as ``max_iter`` asks for."""
-        self.metrics: MetricsWriter | None = None
+        self.metrics: Sink | None = None
         self.progress = False
         """Draw a progress bar in ``solve`` where stderr is a terminal."""
         self.keeps_updates = parameter.snapshot_diff or (net_options is not None and net_options.keeps_arrays)
@@ -90,6 +91,8 @@ class SolverParts(abc.ABC):
         """The momentum of the update that is being made."""
         self.displayed_iter = 0
         self.spread: dict[str, float] = {}
+        self.displayed: dict[str, Figure] = {}
+        """The outputs of the net that were displayed last, and the parts of the time of each rank, as metrics have them."""
         self.bad_record_count = 0
 
         self.info("Initializing solver from parameters: \n%s", format_prototxt(parameter).rstrip())
@@ -193,6 +196,15 @@ class SolverParts(abc.ABC):
         return self.parameter.snapshot_format == SolverParameter.HDF5
 
     @property
+    def param(self) -> SolverParameter:
+        """The settings (pycaffe's name for ``parameter``)."""
+        return self.parameter
+
+    def share_weights(self, net: Net) -> None:
+        """Let ``net`` use the parameters of the net that is trained, in its memory: when it learns, so does ``net``."""
+        net.share_trained_layers_with(self.net)
+
+    @property
     def lr(self) -> float:
         """The learning rate of the iteration that comes next."""
         return self.policies.rate(self.iter)
@@ -210,7 +222,7 @@ class SolverParts(abc.ABC):
         for net in (self.net, *self.test_nets):
             net.close()
         # Those who joined this solver to others refer to it: without them its memory goes at once.
-        self.net.after_backward = None
+        self.net.after_layer_backward = None
         self.callbacks.clear()
         self.shares = RootUpdatesAll(self.flat_update.count, is_root=self.root_solver)
         self.flat_update.shares = self.shares

@@ -93,7 +93,23 @@ class Solver(SolverParts):
         self.activity.enter("between steps")  # whoever called this may take long
         self.times.pause()
 
-    def apply_update(self, rate: float | None = None, *, norms: Norms | None = None, guarded: bool = False) -> bool:
+    def apply_update(self) -> None:
+        """Update the parameters from the gradients that are in ``net.params[...].diff`` now, and count an iteration; for scripts
+        that run forward and backward themselves.
+
+        Raises SolverError where several ranks train together, which only :meth:`step` does.
+        """
+        if self.size > 1:
+            raise SolverError(
+                f"apply_update() would update from the gradients of this rank alone, and {self.size} ranks train together: "
+                "use step(), or start the script as one rank"
+            )
+        self.update_parameters()
+        self.iter += 1
+
+    def update_parameters(
+        self, rate: float | None = None, *, norms: Norms | None = None, guarded: bool = False
+    ) -> bool:
         """Update the parameters from the gradients, at the learning rate of this iteration where none is given.
 
         ``norms`` are those of the gradients, where they have been measured. A ``guarded`` update is broken off before the

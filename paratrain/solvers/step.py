@@ -49,7 +49,7 @@ def iterate(solver: Solver) -> None:
     if shown is not None:
         if solver.metrics is not None:
             figures = {**solver.spread, **times.figures(), "bad_records": solver.bad_record_count}
-            solver.metrics.write(iteration=solver.iter, loss=shown, lr=rate, **figures)
+            solver.metrics.write(iteration=solver.iter, loss=shown, lr=rate, **figures, **solver.displayed)
         times.reset()
     solver.current_step = policies.current_step(solver.iter)
     solver.iter += 1
@@ -159,4 +159,4 @@ def _guarded_update(solver: Solver, rate: float, is_displayed: bool) -> None:
 def _update(solver: Solver, rate: float, norms: Norms, is_displayed: bool, *, guarded: bool) -> bool:
     if is_displayed:
         solver.info("Iteration %d, lr = %g", solver.iter, rate)
-    return solver.apply_update(rate, norms=norms, guarded=guarded)
+    return solver.update_parameters(rate, norms=norms, guarded=guarded)

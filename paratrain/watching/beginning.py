@@ -24,6 +24,8 @@ _VARIABLES = (
 # Ranks that find a mistake end within a few seconds of each other; nothing but a mistake ends any here.
 _GONE_S = 5.0
 _STOPPED_S = 20.0
+# A launcher starts one rank after the other: so much longer for each of them, until those that were never seen are gone.
+_START_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Beginning:
         self._stopped_at = {rank: self._stopped_at.get(rank, now) for rank in sorted(stopped)}
         host = socket.gethostname()
         for rank, since in self._gone_at.items():
-            if now - since > _GONE_S + self.late_s:
+            start_s = 0.0 if rank in self._seen else _START_S * started.size
+            if now - since > _GONE_S + start_s + self.late_s:
                 process = f" (process {self._seen[rank]})" if rank in self._seen else ""
                 return (
                     f"rank {rank} of {started.size} on {host}: the process has ended before the ranks were connected, "

@@ -20,7 +20,7 @@ from paratrain.watching.addresses import own_addresses
 from paratrain.watching.death import count_memory_kills
 from paratrain.watching.hub import Hub, death_message, states_message
 from paratrain.watching.launchers import Launchers
-from paratrain.watching.links import HubSearch, greet, listen
+from paratrain.watching.links import Greeting, HubSearch, listen, ways_to
 from paratrain.watching.local import LocalRank, accept_rank
 from paratrain.watching.report import write_report
 from paratrain.watching.settings import WatchSettings
@@ -62,7 +62,7 @@ class Helper:
         self.hub: Hub | None = None
         self.hub_wire: Wire | None = None
         self.search: HubSearch | None = None
-        self.strangers: dict[Wire, float] = {}
+        self.strangers: dict[Wire, tuple[float, Greeting]] = {}
         self.hub_heard_at = 0.0
         self.unsent: list[dict[str, Any]] = []
         self.memory_kills = count_memory_kills()
@@ -77,7 +77,8 @@ class Helper:
             if self.node_count > 1:
                 hub_listener = listen()
                 self.selector.register(hub_listener, selectors.EVENT_READ, lambda: self._accept_helper(hub_listener))
-                self.ready |= {"addresses": own_addresses(), "port": hub_listener.getsockname()[1]}
+                port = hub_listener.getsockname()[1]
+                self.ready |= {"host": self.host, "addresses": own_addresses(), "port": port}
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,8 @@ class Helper:
             now = time.monotonic()
             if now - last > max(5.0, 2 * self.settings.beat_s):  # this process was stopped itself
                 self.hub_heard_at += now - last
+                for rank in self.ranks.values():
+                    rank.pass_over(now - last)
             last = now
             is_beat = now >= next_beat
             if is_beat:
@@ -127,7 +130,7 @@ class Helper:
             self._lose_hub(f"nothing was heard from it for {now - self.hub_heard_at:.0f} s", now)
         if self.search is not None and not self.search.found.empty():
             self._reach_hub(self.search.found.get())
-        for wire in [wire for wire, since in self.strangers.items() if now - since > _STRANGER_S]:
+        for wire in [wire for wire, (since, _) in self.strangers.items() if now - since > _STRANGER_S]:
             self._refuse(wire)
 
     # -- ranks of this host --------------------------------------------------------------------------------------
@@ -142,9 +145,10 @@ class Helper:
         self.selector.register(rank.wire, selectors.EVENT_READ, lambda: self._hear_rank(rank))
         if rank.descriptor is not None:
             self.selector.register(rank.descriptor, selectors.EVENT_READ, lambda: self._check(rank, time.monotonic()))
-        if self.node > 0 and self.search is None and hello["hub"] is not None:
-            greeting = {"token": self.token, "node": self.node, "host": self.host}
-            self.search = HubSearch(hello["hub"]["addresses"], hello["hub"]["port"], greeting)
+        hub = hello["hub"]
+        if self.node > 0 and self.search is None and hub is not None:
+            greeting = {"node": self.node, "host": self.host}
+            self.search = HubSearch(ways_to(hub, self.host), hub["port"], greeting, self.token)
 
     def _hear_rank(self, rank: LocalRank) -> None:
         for message in rank.wire.receive():
@@ -209,7 +213,7 @@ class Helper:
             wire = Wire(listener.accept()[0], _HELLO_BYTES)
         except OSError:  # it has gone again
             return
-        self.strangers[wire] = time.monotonic()
+        self.strangers[wire] = time.monotonic(), Greeting(self.token)
         self.selector.register(wire, selectors.EVENT_READ, lambda: self._greet(wire))
         if len(self.strangers) > _MOST_STRANGERS:
             self._refuse(wire)
@@ -221,15 +225,19 @@ class Helper:
 
     def _greet(self, wire: Wire) -> None:
         assert self.hub is not None
-        messages = wire.receive()
-        if messages and wire.is_open and greet(wire, messages[0], self.token):
-            node = int(messages[0]["node"])
+        _, greeting = self.strangers[wire]
+        try:
+            is_welcome = any(greeting.answer(wire, message) for message in wire.receive())
+        except ValueError:
+            wire.is_open = False
+        if not wire.is_open:
+            self._refuse(wire)
+        elif is_welcome:
+            node = int(greeting.hello["node"])
             del self.strangers[wire]
             wire.longest_bytes = LONGEST_BYTES
-            self.hub.join(node, str(messages[0]["host"]), time.monotonic(), wire)
+            self.hub.join(node, str(greeting.hello["host"]), time.monotonic(), wire)
             self.selector.modify(wire, selectors.EVENT_READ, lambda: self._hear_helper(node, wire))
-        elif messages or not wire.is_open:
-            self._refuse(wire)
 
     def _hear_helper(self, node: int, wire: Wire) -> None:
         assert self.hub is not None
@@ -264,7 +272,7 @@ class Helper:
                 return
             self._obey(message)
         if not self.hub_wire.is_open:
-            self._lose_hub("its connection was closed", now)
+            self._lose_hub("its connection was closed (or only its watcher has ended)", now)
 
     def _lose_hub(self, why: str, now: float) -> None:
         assert self.hub_wire is not None

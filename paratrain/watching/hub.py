@@ -102,7 +102,7 @@ class Hub:
             return
         del self.wires[node]
         if wire in self._have_come:
-            self._judge.lose(node, "its connection was closed", now)
+            self._judge.lose(node, "its connection was closed (or only its watcher has ended)", now)
         else:
             self._judge.leave(node)
 

@@ -1,10 +1,15 @@
-"""Connections between the helpers of different hosts: the hub listens, the others come to it."""
+"""Connections between the helpers of different hosts: the hub listens, the others come to it.
+
+Both sides prove that they know the job's token, which is never sent: each answers a number that the other has drawn.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import queue
+import secrets
 import socket
 import threading
 import time
@@ -13,11 +18,12 @@ from typing import Any
 
 from paratrain.watching.wire import Wire
 
-__all__ = ["HubSearch", "greet", "listen"]
+__all__ = ["Greeting", "HubSearch", "listen", "ways_to"]
 
 _TRY_S = 3.0
 _ALL_S = 30.0
 _PAUSE_S = 1.0
+_LONGEST_ANSWER = 1000
 
 
 def listen() -> socket.socket:
@@ -28,22 +34,69 @@ def listen() -> socket.socket:
     return socket.create_server(("", 0))
 
 
-def greet(wire: Wire, message: dict[str, Any], token: str) -> bool:
-    """On the hub: answer a helper's first message; False for anybody else's."""
-    given = str(message.get("token", "")).encode(errors="replace")
-    if not hmac.compare_digest(given, token.encode()):
-        return False
-    wire.send({"kind": "welcome"})
-    return True
+def ways_to(hub: dict[str, Any], own_host: str) -> list[str]:
+    """The addresses of the hub's host at which a helper on another one looks for it.
+
+    Loopback leads to the hub only from beside it; elsewhere, somebody else may listen there.
+    """
+    is_beside = hub.get("host", own_host) == own_host
+    return [address for address in hub["addresses"] if is_beside or not address.startswith("127.")]
+
+
+class Greeting:
+    """The hub's side of one connection, before it knows who is there.
+
+    The helper says who it is, with a number of its own; the hub answers it by the proof that it knows the token, with another
+    number; the helper proves the same, and is welcomed.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._number = _draw()
+        self.hello: dict[str, Any] = {}
+
+    def answer(self, wire: Wire, message: dict[str, Any]) -> bool:
+        """Answer a message; return whether the helper, which has introduced itself by ``hello``, is welcome now.
+
+        Raises ValueError for anybody else.
+        """
+        if not self.hello:
+            self.hello = {"number": "", **message}
+            proof = _proof(self._token, "hub", self.hello, self._number)
+            wire.send({"kind": "proof", "proof": proof, "number": self._number})
+            return False
+        _check(message, _proof(self._token, "helper", self.hello, self._number))
+        wire.send({"kind": "welcome"})
+        return True
+
+
+def _draw() -> str:
+    return secrets.token_hex(16)
+
+
+def _proof(token: str, side: str, hello: dict[str, Any], number: str) -> str:
+    """What only who knows the token can say on this side of a connection, on which these two have been sent."""
+    words = json.dumps([side, hello, number], sort_keys=True)
+    return hmac.new(token.encode(), words.encode(), "sha256").hexdigest()
+
+
+def _check(message: dict[str, Any], proof: str) -> None:
+    if not hmac.compare_digest(str(message.get("proof", "")).encode(errors="replace"), proof.encode()):
+        raise ValueError("another program answers")
 
 
 class HubSearch:
     """Looks for the hub at its addresses, one after the other, in a thread. The result is in ``found``: a connection, or why
     there is none after ``within_s``.
+
+    ``hello`` says who this helper is.
     """
 
-    def __init__(self, addresses: Sequence[str], port: int, hello: dict[str, Any], within_s: float = _ALL_S) -> None:
+    def __init__(
+        self, addresses: Sequence[str], port: int, hello: dict[str, Any], token: str, within_s: float = _ALL_S
+    ) -> None:
         self.found: queue.SimpleQueue[Wire | str] = queue.SimpleQueue()
+        self._token = token
         arguments = (addresses, port, hello, time.monotonic() + within_s)
         threading.Thread(target=self._run, args=arguments, daemon=True, name="search").start()
 
@@ -52,7 +105,7 @@ class HubSearch:
         while True:
             for address in addresses:
                 try:
-                    self.found.put(_try(address, port, hello))
+                    self.found.put(_try(address, port, hello, self._token))
                     return
                 except (OSError, ValueError) as error:
                     problems[address] = str(error)
@@ -63,12 +116,17 @@ class HubSearch:
         self.found.put(f"port {port} of rank 0's host does not answer ({tried})")
 
 
-def _try(address: str, port: int, hello: dict[str, Any]) -> Wire:
+def _try(address: str, port: int, hello: dict[str, Any], token: str) -> Wire:
     connection = socket.create_connection((address, port), _TRY_S)
     try:
+        answers = connection.makefile("rb", buffering=0)  # unbuffered: what follows is read by the Wire
+        hello = {**hello, "number": _draw()}
         connection.sendall(Wire.encode(hello))
-        answer = connection.makefile("rb", buffering=0).readline(1000)  # unbuffered: what follows is read by the Wire
-        if Wire.parse(answer).get("kind") != "welcome":
+        answer = Wire.parse(answers.readline(_LONGEST_ANSWER))
+        number = str(answer.get("number", ""))
+        _check(answer, _proof(token, "hub", hello, number))
+        connection.sendall(Wire.encode({"kind": "proof", "proof": _proof(token, "helper", hello, number)}))
+        if Wire.parse(answers.readline(_LONGEST_ANSWER)).get("kind") != "welcome":
             raise ValueError("another program answers")
         connection.sendall(Wire.encode({"kind": "here"}))  # the hub does not count on one that has given up waiting
     except BaseException:

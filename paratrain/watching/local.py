@@ -45,6 +45,11 @@ class LocalRank:
         stopped_s = 0.0 if self._stopped_at is None else max(1e-3, now - self._stopped_at)
         return self._board.read(self.rank, self._host, self.process, stopped_s)
 
+    def pass_over(self, seconds: float) -> None:
+        """Nobody has looked for so long: a rank that was stopped meanwhile, as this process was, counts from now on."""
+        if self._stopped_at is not None:
+            self._stopped_at += seconds
+
     def has_ended(self) -> bool:
         """Look whether it has ended, after its connection was closed or the kernel has told so."""
         if self._status is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from paratrain.data import LmdbWriter
 from paratrain.proto import Datum, NetParameter, blob_to_array, read_binary
-from tests.integration.cli import SMALL_NET, error, messages, paratrain, paratrain_here, write_solver
+from tests.integration.cli import SMALL_NET, error, figures, messages, paratrain, paratrain_here, write_solver
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def test_a_quiet_run_still_writes_its_log_and_its_metrics(folder: Path) -> None:
     assert lines[1].startswith("Running on machine: ")
     assert all(re.match(r"[IW]\d{4} \d\d:\d\d:\d\d\.\d{6} ", line) for line in lines if "] Iteration" in line)
     assert lines[-1].endswith("] Optimization Done.")
-    assert len((folder / "run.jsonl").read_text().splitlines()) == 2
+    assert len(figures(folder / "run.jsonl")) == 2
 
 
 def test_the_log_is_in_both_places(folder: Path) -> None:
@@ -102,10 +101,10 @@ def test_the_numbers_of_the_run(folder: Path, mpirun: str) -> None:
         f", (tree|ring|mpi) {time}, (tree|ring|mpi) {time}",
         chosen,
     )
-    figures = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
-    each, later = (line["exchange_predicted_s"] for line in figures)  # of iteration 0, and of 1 and 2
+    displayed = figures(folder / "run.jsonl")
+    each, later = (line["exchange_predicted_s"] for line in displayed)  # of iteration 0, and of 1 and 2
     assert later == pytest.approx(2 * each) != 0
-    for line in figures:
+    for line in displayed:
         assert line["loss_min"] < line["loss_max"]
         assert line["loss"] == pytest.approx((line["loss_min"] + line["loss_max"]) / 2)
     assert sum("Ranks differ in their losses from" in line for line in lines) == 2
@@ -172,6 +171,8 @@ def test_fine_tuning_says_what_was_taken_and_what_was_left(folder: Path) -> None
         (["-weights", "w.caffemodel", "--rename", "ip1:a"], "the network has no layer 'a'"),
         (["-weights", "w.caffemodel", "--rename", "ip1:ip2", "--rename", "ip1:ip1"], "names 'ip1' twice"),
         (["--log-dir", "small.net.prototxt/x"], "the log cannot be written there"),
+        (["--exchange", "sharded", "--roots", "2"], "--roots 2: expected 1 to 1, the number of ranks"),
+        (["--roots", "1"], "the exchange is 'auto': give both, or leave --roots out"),
         (["--exchange", "nccl"], "nccl exchanges between GPUs; this run computes on the CPU"),
     ],
 )
@@ -190,6 +191,7 @@ def test_options_that_cannot_be_followed(folder: Path, golden: Path, arguments: 
         ["--rename", "a"],
         ["--batch-mode", "both"],
         ["--exchange", "star"],
+        ["--exchange", "sharded", "--roots", "0"],
     ],
 )
 def test_options_that_cannot_be_understood(tmp_path: Path, arguments: list[str]) -> None:

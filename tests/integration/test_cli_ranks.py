@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from paratrain.data import LmdbWriter
 from paratrain.proto import Datum, NetParameter, blob_to_array, read_binary
-from tests.integration.cli import SMALL_NET, error, messages, paratrain, write_solver
+from tests.integration.cli import SMALL_NET, error, figures, messages, paratrain, write_solver
 
 
 @pytest.fixture
@@ -45,14 +44,7 @@ def test_two_ranks_started_by_mpirun_or_by_the_command_itself(folder: Path, mpir
     assert losses[1] == losses[2]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert "Effective batch: 32 images = batch_size 16 x iter_size 1 x 2 ranks" in messages(runs[1])
-    assert [json.loads(line)["iteration"] for line in (folder / "run.jsonl").read_text().splitlines()] == [
-        0,
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
+    assert [line["iteration"] for line in figures(folder / "run.jsonl")] == [0, 0, 1, 2, 3, 4]
     models = [read_binary(folder / f"{name}_iter_4.caffemodel", NetParameter) for name in ("by_mpirun", "by_itself")]
     values = [[blob_to_array(blob).tobytes() for layer in model.layer for blob in layer.blobs] for model in models]
     assert values[0] == values[1]
@@ -60,8 +52,11 @@ def test_two_ranks_started_by_mpirun_or_by_the_command_itself(folder: Path, mpir
 
 
 def test_a_list_of_gpus_that_is_not_the_launchers_count_is_remarked_on(folder: Path, mpirun: str) -> None:
-    done = paratrain(folder, "train", write_solver(folder), "--cpu", "-gpu", "0,1,2", launcher=(mpirun, "-n", "2"))
+    options = "--cpu", "-gpu", "0,1,2", "--exchange", "sharded", "--roots", "1"
+    done = paratrain(folder, "train", write_solver(folder), *options, launcher=(mpirun, "-n", "2"))
     assert done.returncode == 0, done.stderr
+    [exchange] = [line for line in messages(done) if line.startswith("Exchange: ")]
+    assert exchange.startswith("Exchange: sharded, through shared memory, the root updates, in ")
     warnings = [line for line in done.stderr.splitlines() if line.startswith("W")]
     assert len(warnings) == 1
     assert "-gpu 0,1,2 asks for 3 ranks, and the launcher has started 2" in warnings[0]

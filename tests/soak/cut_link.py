@@ -48,11 +48,11 @@ def cut(
     hosts: TwoHosts, folder: Path, exchange: str, mpirun: str, options: Sequence[str], steps: int, limit_s: float
 ) -> Cut:
     """Cut the link when about so many ``steps`` have gone over it, and look how long who goes on."""
-    place = folder / f"{exchange}-cut"
+    place = folder / f"{exchange.replace(' ', '')}-cut"
     write_files(place)
     write_solver(place, 10**7)
     start = sum(hosts.traffic(0).bytes)
-    train = [*COMMAND, "train", "solver.prototxt", "--exchange", exchange, *options]
+    train = [*COMMAND, "train", "solver.prototxt", "--exchange", *exchange.split(), *options]
     with _started([*hosts.mpirun(mpirun), *train], place) as run:
         deadline = time.monotonic() + _START_S
         while sum(hosts.traffic(0).bytes) - start < 2 * steps * PARAMETER_BYTES:

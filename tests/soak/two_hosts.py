@@ -97,7 +97,7 @@ def link_rates(hosts: TwoHosts) -> list[float]:
 def measure(hosts: TwoHosts, folder: Path, exchange: str, repeats: int, mpirun: str) -> Result:
     """Train ``repeats`` times for few and for more iterations on the hosts, and once on one host."""
     times, one_way, step_ms, sums = [], [], [], []
-    here, there = folder / f"{exchange}-4", folder / f"{exchange}-2x2"
+    here, there = (folder / f"{exchange.replace(' ', '')}-{layout}" for layout in ("4", "2x2"))
     for place in (here, there):
         write_files(place)
     tree_here, _ = train([mpirun, "-n", str(2 * RANKS_PER_HOST)], here, exchange, MORE)
@@ -123,7 +123,7 @@ def train(launcher: Sequence[str], folder: Path, exchange: str, count: int) -> t
     """Train ``count`` iterations; return the tree that the log names, and the seconds from its first step to the end."""
     write_solver(folder, count)
     done = subprocess.run(
-        [*launcher, *COMMAND, "train", "solver.prototxt", "--exchange", exchange],
+        [*launcher, *COMMAND, "train", "solver.prototxt", "--exchange", *exchange.split()],
         cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=_RUN_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{exchange}: {done.stderr[-3000:]}"
@@ -171,7 +171,11 @@ def bytes_table(results: Sequence[Result]) -> str:
 def main() -> int:
     """Do what the command line says; return 1 where a limit is exceeded, or a cut link ends no job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exchanges", default=",".join(EXCHANGES), help="what to train with (default: all)")
+    parser.add_argument(
+        "--exchanges",
+        default=",".join(EXCHANGES),
+        help="what to train with, as after train --exchange, options included: 'tree,sharded --roots 2' (default: all)",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
     parser.add_argument("--cut", default="tree,sharded", help="exchanges whose link is cut (default: tree,sharded)")
     parser.add_argument("--cut-after", type=int, default=60, metavar="STEPS", help="when to cut the link (default: 60)")

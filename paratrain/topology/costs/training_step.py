@@ -10,13 +10,18 @@ A seconds to add it, b to send it in the node (a for each message on top), B ove
     tree, one node         sum = the pipelined tree of `cost`, k chunks, at A for each edge        update U(N), by one
                            spread: nothing is sent, all read one array
     tree, messages         sum = the same with b + A (B + A between nodes), spread = with b (B)    update U(N), by one
-    sharded, one node      sum = (p-1)/p N A                                                       update U(N/p) by all
-    sharded, messages      spread = M(p-1), sum = the same + (p-1)/p N A                           update U(N/p) by all
-                           M: k ((m-1) a + (p-m) a') + (m-1)/p N b + (p-m)/p N max(B, m B / n)
+    tree, two levels       sum = the same with A (B + A between nodes)                             update U(N), by one
+                           spread = with nothing (B between nodes)
+    sharded, one node      sum = (p-1)/q N A                                                       update U(N/q) by q
+    sharded, messages      spread = M, sum = the same + (p-1)/q N A                                update U(N/q) by q
+                           M: k ((m-1) a + (p-m) a') + (m-1)/q N b + (p-m)/q N max(B, m B / n)
     ring, messages         (p-1) rounds of N/p each way, as in `exchanges`, with b + A up, b down  update U(N/p) by all
     mpi                    halving and doubling, as in `exchanges`, with b + A up, b down          update U(N) by all
-    two levels             sum = (m-1) N/c A + (g-1)/g N/c A + X,  spread = X                      update U(N/(g c)), by c
-    (sharded, ring)        X: k (g-1) a' + (g-1)/g N max(B / c, B / n)
+    two levels             sum = (m-1) v/q N A + (g-1)/q N A + X,  spread = X                      update U(N/q), by u
+    (sharded, ring)        X: k (g-1) a' + (g-1) u/q N max(B / u, B / n)
+
+    q roots: with --roots as many as it says, else all p; g c of them on two levels, where no node has more than u = q/g,
+    rounded up, and the ranks of the same number, one of each node, have v = min(q, g) at most.
 
     Where messages carry gradients in fewer bits, b and B of the way up are that much less.
 
@@ -33,6 +38,7 @@ backward hides of the time on the network, is left out of account, and so are fu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -58,13 +64,15 @@ class StepWork:
     """What ranks have to do in every step: `byte_count` bytes of gradients in slices of about `slice_bytes`.
 
     The solver remembers `history_count` values for each that it updates: 1 for SGD, 2 for Adam. Messages carry
-    `sent_share` of the bytes of gradients: half of them where they go in 16 bits.
+    `sent_share` of the bytes of gradients: half of them where they go in 16 bits. Of "sharded" only `root_count` ranks
+    update, where it is not None.
     """
 
     byte_count: int
     slice_bytes: int
     history_count: int = 1
     sent_share: float = 1.0
+    root_count: int | None = None
 
     @property
     def slice_count(self) -> int:
@@ -94,28 +102,42 @@ class StepPrediction:
 class MessageFabric(ClusterFabric):
     """CPU ranks that send each other messages, also within a node; with `adding` the receiver adds what arrives.
 
-    What was measured within a node is of its shared memory, and says nothing of messages.
+    What was measured within a node is of its shared memory, and says nothing of messages. With `shares_memory`, ranks of a
+    node read each other's gradients where they lie, and have their parameters in common: only between nodes is anything sent.
     """
 
-    def __init__(self, cluster: Cluster, *, adding: bool, sent_share: float = 1.0) -> None:
-        plain = {id(node): replace(node, measured={}) for node in cluster.nodes}
+    def __init__(self, cluster: Cluster, *, adding: bool, sent_share: float = 1.0, shares_memory: bool = False) -> None:
+        plain = {id(node): node if shares_memory else replace(node, measured={}) for node in cluster.nodes}
         super().__init__(Cluster(tuple(plain[id(node)] for node in cluster.nodes)))
+        self._is_adding, self._shares_memory = adding, shares_memory
         self._add_s = 1 / _added_bytes_per_s() if adding else 0.0
         self._sent_share = sent_share
         self._with_adding: dict[LinkFigure, LinkFigure] = {}
 
     def figure(self, one: int, other: int) -> LinkFigure:
         """See `Fabric`."""
-        is_inside = self.cluster.members[one][0] == self.cluster.members[other][0]
+        is_inside = self._is_inside(one, other)
+        if is_inside and self._shares_memory:
+            found = super().figure(one, other)
+            return found if self._is_adding else LinkFigure(math.inf, found.latency_s, origin=found.origin)
         link = _message_figure() if is_inside else super().figure(one, other)
         if link not in self._with_adding:
             seconds = self._sent_share / link.bytes_per_s + self._add_s
             self._with_adding[link] = LinkFigure(1 / seconds, link.latency_s, origin=link.origin)
         return self._with_adding[link]
 
+    def common(self, source: int, target: int) -> tuple[Segment, ...]:
+        """See `Fabric`."""
+        is_still = self._shares_memory and not self._is_adding and self._is_inside(source, target)
+        return () if is_still else super().common(source, target)
+
     def capacity(self, segment: Segment) -> float:
         """See `Fabric`; in bytes of gradients."""
-        return super().capacity(segment) / self._sent_share
+        is_memory = self._shares_memory and ": card " not in segment
+        return super().capacity(segment) / (1.0 if is_memory else self._sent_share)
+
+    def _is_inside(self, one: int, other: int) -> bool:
+        return self.cluster.members[one][0] == self.cluster.members[other][0]
 
 
 def predict_step(
@@ -134,7 +156,7 @@ def predict_step(
         case "tree" if is_shared and step.node_count == 1:
             return step.shared_tree()
         case "tree":
-            return step.message_tree()
+            return step.message_tree(shares_memory=is_shared)
         case "sharded" if is_shared and step.node_count == 1:
             return step.shared_sharded()
         case "sharded" | "ring" if is_shared and step.node_count > 1:
@@ -209,21 +231,23 @@ class _Step:
         sum_s = clock.reduce_s(self.work.byte_count, self.slices)
         return self.prediction("tree", sum_s, self.update_s(self.work.byte_count, 1), latency)
 
-    def message_tree(self) -> StepPrediction:
+    def message_tree(self, *, shares_memory: bool) -> StepPrediction:
         up, down = (
             TreeClock(fabric, self.tree).reduce_s(self.work.byte_count, self.slices)
-            for fabric in self.message_fabrics()
+            for fabric in self.message_fabrics(shares_memory=shares_memory)
         )
         return self.prediction("tree", up, self.update_s(self.work.byte_count, 1), down)
 
     def shared_sharded(self) -> StepPrediction:
-        part = self.work.byte_count / self.size
+        roots = self.work.root_count or self.size
+        part = self.work.byte_count / roots
         latency = figures()["shared"]["within_a_numa_node"]["latency_us"] * 1e-6
-        sum_s = latency + self.add_s((self.size - 1) * part, self.size)
-        return self.prediction("sharded", sum_s, self.update_s(part, self.size, is_in_cache=True), latency)
+        sum_s = latency + self.add_s((self.size - 1) * part, roots)
+        return self.prediction("sharded", sum_s, self.update_s(part, roots, is_in_cache=roots > 1), latency)
 
     def message_sharded(self) -> StepPrediction:
-        part, inside, outside = self.work.byte_count / self.size, self.most - 1, self.size - self.most
+        roots = self.work.root_count or self.size
+        part, inside, outside = self.work.byte_count / roots, self.most - 1, self.size - self.most
         message = _message_figure()
         rate = self._shared(message.bytes_per_s, _MOVED_BY_MESSAGES, self.most)
         latency_s, bytes_s = inside * self.slices * message.latency_s, inside * part / rate
@@ -231,8 +255,9 @@ class _Step:
             network = self.network
             latency_s += outside * self.slices * network.latency_s
             bytes_s += outside * part / network.bytes_per_s * max(1.0, self.most / self.cards)
-        sum_s = latency_s + self.work.sent_share * bytes_s + self.add_arrived_s((self.size - 1) * part, self.most)
-        return self.prediction("sharded", sum_s, self.update_s(part, self.most), latency_s + bytes_s)
+        busy = min(roots, self.most)
+        sum_s = latency_s + self.work.sent_share * bytes_s + self.add_arrived_s((self.size - 1) * part, busy)
+        return self.prediction("sharded", sum_s, self.update_s(part, busy), latency_s + bytes_s)
 
     def add_arrived_s(self, byte_count: float, busy: int) -> float:
         """The seconds for adding what messages have brought."""
@@ -254,21 +279,21 @@ class _Step:
         )
         return self.prediction("mpi", up, self.update_s(self.work.byte_count, self.most), down)
 
-    def message_fabrics(self) -> tuple[MessageFabric, MessageFabric]:
+    def message_fabrics(self, *, shares_memory: bool = False) -> tuple[MessageFabric, MessageFabric]:
         """For gradients, which are added where they arrive, and for parameters."""
-        up = MessageFabric(self.cluster, adding=True, sent_share=self.work.sent_share)
-        return up, MessageFabric(self.cluster, adding=False)
+        up = MessageFabric(self.cluster, adding=True, sent_share=self.work.sent_share, shares_memory=shares_memory)
+        return up, MessageFabric(self.cluster, adding=False, shares_memory=shares_memory)
 
     def two_levels(self, exchange: str) -> StepPrediction:
-        part, others = self.work.byte_count / self.fewest, self.node_count - 1
-        network = self.network
-        across = others / self.node_count * self.work.byte_count / network.bytes_per_s
-        latency_s, bytes_s = others * self.slices * network.latency_s, across / min(self.fewest, self.cards)
-        sum_s = self.add_s((self.most - 1) * part, self.fewest) if self.most > 1 else 0.0
-        sum_s += latency_s + self.work.sent_share * bytes_s
-        sum_s += self.add_arrived_s(others / self.node_count * part, self.fewest)
-        update_s = self.update_s(part / self.node_count, self.fewest)
-        return self.prediction(exchange, sum_s, update_s, latency_s + bytes_s)
+        network, others = self.network, self.node_count - 1
+        roots = self.work.root_count if exchange == "sharded" else None
+        roots = roots or self.node_count * self.fewest
+        part, of_node = self.work.byte_count / roots, -(-roots // self.node_count)
+        across = others * of_node * part / network.bytes_per_s
+        latency_s, bytes_s = others * self.slices * network.latency_s, across / min(of_node, self.cards)
+        sum_s = self.add_s((self.most - 1) * min(roots, self.node_count) * part, of_node) if self.most > 1 else 0.0
+        sum_s += latency_s + self.work.sent_share * bytes_s + self.add_arrived_s(others * part, of_node)
+        return self.prediction(exchange, sum_s, self.update_s(part, of_node), latency_s + bytes_s)
 
 
 def _message_figure() -> LinkFigure:

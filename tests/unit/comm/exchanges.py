@@ -17,13 +17,14 @@ from paratrain.comm.message_tree import MessageTree
 from paratrain.comm.progress import Progress, Work
 from paratrain.comm.shared_memory import share
 from paratrain.comm.shared_sharded import SharedSharded
-from paratrain.comm.shared_tree import SharedTree
+from paratrain.comm.shared_tree import SharedTree, TwoLevelTree
 from paratrain.comm.two_level import TwoLevel
 from paratrain.topology.planner import binomial
+from paratrain.topology.tree import Tree
 
 MESSAGES = ("tree", "sharded", "ring")
 SHARED = ("shared tree", "shared sharded")
-TWO_LEVELS = ("two levels, tree", "two levels, sharded", "two levels, ring")
+TWO_LEVELS = ("tree over nodes", "two levels, tree", "two levels, sharded", "two levels, ring")
 
 
 def slices_of(count: int, step: int) -> list[Part]:
@@ -32,19 +33,28 @@ def slices_of(count: int, step: int) -> list[Part]:
 
 
 def make_exchange(
-    kind: str, communicator: Communicator, count: int, step: int, dtype: str = "f4", sent: str = "float32"
+    kind: str,
+    communicator: Communicator,
+    count: int,
+    step: int,
+    dtype: str = "f4",
+    sent: str = "float32",
+    *,
+    roots: int | None = None,
+    tree: Tree | None = None,
 ) -> Exchange:
-    """Gradients are sent as `sent`, where any are."""
+    """Gradients are sent as `sent`, where any are. `roots` is for "sharded", `tree` (else a binomial one) for trees."""
+    tree = binomial(communicator.size) if tree is None else tree
     slices, scale = slices_of(count, step), 1.0 / communicator.size
     if kind in (*MESSAGES, "mpi"):
         arrays = FlatArrays(np.zeros(count, dtype), np.zeros(count, dtype))
         if kind == "tree":
-            tree = binomial(communicator.size)
             return MessageTree(communicator, arrays, slices, scale, tree=tree, gradient_dtype=sent)
         if kind == "mpi":
             return Allreduce(communicator, arrays, slices, scale)
-        form = MessageSharded if kind == "sharded" else MessageRing
-        return form(communicator, arrays, slices, scale, gradient_dtype=sent)
+        if kind == "sharded":
+            return MessageSharded(communicator, arrays, slices, scale, owner_count=roots, gradient_dtype=sent)
+        return MessageRing(communicator, arrays, slices, scale, gradient_dtype=sent)
     shared = share(communicator, [count if communicator.local_rank == 0 else 0, count], dtype)
     counters = share(communicator, [Flags.length(len(slices))], np.int64)
     assert not isinstance(shared, str)
@@ -53,19 +63,24 @@ def make_exchange(
     arrays = FlatArrays(data[0], diffs[communicator.local_rank], tuple(diffs))
     flags = Flags(counters[0], communicator.local_rank)
     if kind == "shared tree":
-        return SharedTree(communicator, arrays, slices, scale, tree=binomial(communicator.local_size), flags=flags)
+        return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=flags)
+    if kind == "tree over nodes":
+        return TwoLevelTree(communicator, arrays, slices, scale, tree=tree, flags=flags, gradient_dtype=sent)
     if kind == "shared sharded":
-        return SharedSharded(communicator, arrays, slices, scale, flags=flags)
+        pieces = None if roots is None else [1] * roots
+        return SharedSharded(communicator, arrays, slices, scale, flags=flags, pieces=pieces)
 
-    def outer(parts: Sequence[Part], ranks: Sequence[int]) -> Exchange:
+    def outer(parts: Sequence[Part], ranks: Sequence[int], root_count: int) -> Exchange:
         if kind == "two levels, tree":
-            tree = binomial(len(ranks))
-            return MessageTree(communicator, arrays, parts, scale, tree=tree, ranks=ranks, gradient_dtype=sent)
+            over_nodes = binomial(len(ranks))
+            return MessageTree(communicator, arrays, parts, scale, tree=over_nodes, ranks=ranks, gradient_dtype=sent)
         if kind == "two levels, ring":
             return MessageRing(communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=sent)
-        return MessageSharded(communicator, arrays, parts, scale, ranks=ranks, gradient_dtype=sent)
+        return MessageSharded(
+            communicator, arrays, parts, scale, ranks=ranks, owner_count=root_count, gradient_dtype=sent
+        )
 
-    return TwoLevel(communicator, arrays, slices, scale, flags=flags, make_outer=outer)
+    return TwoLevel(communicator, arrays, slices, scale, flags=flags, make_outer=outer, roots=roots)
 
 
 def run_step(exchange: Exchange, gradient: Array, limit: int = 4) -> Array:

@@ -97,9 +97,9 @@ def test_ranks_that_are_the_same_train_on(
 @pytest.mark.parametrize(
     ("exchange", "nodes", "same", "other"),
     [
-        ("tree", [0, 1, 1, 1], "ranks 0, 1 and 3", "rank 2"),
+        ("tree", [0, 1, 2, 2], "ranks 0 and 1", "ranks 2 and 3"),  # the ranks of a node have them in the same memory
         ("sharded", [0, 1, 2, 3], "ranks 0, 1 and 3", "rank 2"),
-        ("ring", [0, 1, 2, 2], "ranks 0 and 1", "ranks 2 and 3"),  # the ranks of a node have them in the same memory
+        ("ring", [0, 1, 2, 2], "ranks 0 and 1", "ranks 2 and 3"),
     ],
 )
 def test_one_bit_of_one_value_is_found_on_every_rank(

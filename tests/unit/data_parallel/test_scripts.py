@@ -120,13 +120,12 @@ def test_the_memory_that_is_used_is_the_one_that_is_there(source: Path, exchange
         solver.close()
         return description
 
-    shared = {
-        "tree": {1: "through shared memory"},
-        "sharded": {1: "through shared memory", 2: "through shared memory within nodes and by messages between them"},
-        "ring": {2: "through shared memory within nodes and by messages between them"},
-    }[exchange]
     node_count = len(set(nodes))
-    expected = shared.get(node_count, "by messages") if len(nodes) > node_count else "by messages"
+    expected = "by messages" if exchange == "ring" else "through shared memory"
+    if node_count > 1:
+        expected = "through shared memory within nodes and by messages between them"
+    if node_count == len(nodes):
+        expected = "by messages"
     for description in run_threads(len(nodes), main, nodes):
         assert description.split(", ")[:2] == [exchange, expected]
 

@@ -143,7 +143,7 @@ def transports(found: RankCheck) -> dict[tuple[int, int], str]:
         ("tree", [0, 0, 0, 0], ["shared", "shared", "shared"]),
         ("sharded", [0, 0, 0, 0], ["shared", "shared", "shared"]),
         ("ring", [0, 0, 0, 0], ["mpi", "mpi", "mpi"]),
-        ("tree", [0, 0, 1, 1], ["mpi", "mpi", "mpi"]),  # messages everywhere, as in training
+        ("tree", [0, 0, 1, 1], ["shared", "mpi", "shared"]),
         ("sharded", [0, 0, 1, 1], ["shared", "mpi", "shared"]),
         ("ring", [0, 0, 1, 1], ["shared", "mpi", "shared"]),
         ("sharded", [0, 1, 2, 3], ["mpi", "mpi", "mpi"]),

@@ -78,6 +78,18 @@ def test_a_rank_that_never_came_is_named_where_all_are_on_one_host(folder: Path)
     assert told(folder, Beginning(late_s=2.0, folder=folder), 8, 20, 21) == []
 
 
+def test_many_ranks_have_more_time_to_be_started(folder: Path) -> None:
+    """500 ranks have 10 s more; one that was seen before has not."""
+    some = Started({0: 20, 1: 21}, 500, is_one_host=True)
+    assert Beginning(folder=folder).look(some, 100.0) is None
+    beginning = Beginning(folder=folder)
+    assert [beginning.look(some, second) is None for second in (0.0, 14.0, 15.1)] == [True, True, False]
+    fewer, beginning = Started({0: 20}, 500, is_one_host=True), Beginning(folder=folder)
+    said = [beginning.look(found, second) for found, second in ((some, 0.0), (fewer, 1.0), (fewer, 6.1))]
+    assert said[:2] == [None, None]
+    assert str(said[2]).startswith("rank 1 of 500")
+
+
 def test_launchers_notice_those_that_leave_later(folder: Path) -> None:
     beginning = Beginning(folder=folder)
     assert told(folder, beginning, 2, 20, 21, 22) == []

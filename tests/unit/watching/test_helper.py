@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from paratrain.watching.board import SIZE_BYTES, create_memory
+from paratrain.watching.local import LocalRank
 from paratrain.watching.settings import EXIT_WATCH, WatchSettings
 from paratrain.watching.start import start_helper
+from paratrain.watching.wire import Wire
 from tests.integration.cli import ENVIRONMENT
 
 FAST = WatchSettings(warn_s=0.3, abort_s=0, lost_s=1.0, beat_s=0.1, grace_s=0.5)
@@ -177,6 +181,20 @@ def test_a_stall_is_told_and_ends_with_the_traceback(capfd: pytest.CaptureFixtur
     assert "in endless" in text.partition("rank 1:\n")[2]
 
 
+def test_a_rank_that_was_suspended_with_its_helper_has_not_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Slurm suspends a job: for a moment after it, a rank is still stopped, and the helper runs already."""
+    here, there = socket.socketpair()
+    memory = create_memory("board", SIZE_BYTES), create_memory("crash", 0)
+    rank = LocalRank(Wire(here), {"rank": 0}, os.getpid(), "here", memory)
+    monkeypatch.setattr("paratrain.watching.local.is_stopped", lambda _: True)
+    assert rank.state(100.0).stopped_s < 0.01
+    assert rank.state(103.0).stopped_s == 3.0
+    rank.pass_over(600.0)
+    assert rank.state(704.0).stopped_s == 4.0
+    rank.close()
+    there.close()
+
+
 class Link:
     """A stretch of the way between two helpers, which can be cut: what comes is kept, and nothing is closed."""
 
@@ -199,7 +217,7 @@ class Link:
             while data := source.recv(1000):
                 if not self.is_cut:
                     destination.sendall(data)
-                if self._is_cut_after_greeting and destination is self._near:  # it was welcomed
+                if self._is_cut_after_greeting and destination is self._near and b'"welcome"' in data:
                     self.is_cut = True
 
     def close(self) -> None:
@@ -239,8 +257,8 @@ def test_a_link_that_is_cut_before_a_host_has_told_of_its_ranks(capfd: pytest.Ca
 def test_strangers_and_helpers_that_gave_up_do_not_disturb(capfd: pytest.CaptureFixture[str]) -> None:
     with job([1, 1]) as run:
         port = run.helpers[0]["port"]
-        hello = b'{"token": "%s", "node": 1, "host": "node1"}\n' % TOKEN.encode()
-        said = (b'{"token": "\xc3\xa9"}\n', b"[" * 4000 + b"\n", b"GET / HTTP/1.1\r\n\r\n", b"", hello)
+        hello = b'{"node": 1, "host": "node1", "number": "1"}\n'
+        said = (b'{"number": "\xc3\xa9"}\n{}\n', b"[" * 4000 + b"\n", b"GET / HTTP/1.1\r\n\r\n", b"", hello, 2 * hello)
         for text in said:
             with socket.create_connection(("127.0.0.1", port)) as stranger:
                 stranger.sendall(text)

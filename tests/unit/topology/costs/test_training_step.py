@@ -102,6 +102,52 @@ def test_parts_between_pairs_of_ranks_and_over_one_card() -> None:
     assert found.sum_s == pytest.approx(one_way + 6 * MB * ADD_S + 2 * SLICE_S)
 
 
+def test_a_tree_over_two_nodes_of_two() -> None:
+    """Both nodes add in shared memory at the same time; then everything goes once over the network, and once back."""
+    found = predict("tree", StepWork(8 * MB, 8 * MB), 2, 2)
+    within, between = SHARED_LATENCY_S + 8 * MB * ADD_S, NETWORK_LATENCY_S + 8 * MB * (NETWORK_S + ADD_S)
+    assert found.sum_s == pytest.approx(within + between + SLICE_S)
+    assert found.spread_s == pytest.approx(NETWORK_LATENCY_S + 8 * MB * NETWORK_S + SHARED_LATENCY_S)
+    assert found.update_s == pytest.approx(8 * MB * 6 / CORE)
+    half = predict("tree", StepWork(8 * MB, 8 * MB, sent_share=0.5), 2, 2)
+    assert found.sum_s - half.sum_s == pytest.approx(4 * MB * NETWORK_S)
+    by_messages = predict("tree", StepWork(8 * MB, 8 * MB), 2, 2, shares_memory=False)
+    assert by_messages.sum_s - found.sum_s == pytest.approx(8 * MB * MESSAGE_S + MESSAGE_LATENCY_S - SHARED_LATENCY_S)
+
+
+def test_roots_on_one_node() -> None:
+    """3 of 4 ranks own a third each, of which they add what the three others have."""
+    found = predict("sharded", StepWork(12 * MB, 12 * MB, root_count=3), 4)
+    assert found.sum_s == pytest.approx(12 * MB * ADD_S + SHARED_LATENCY_S + SLICE_S)
+    assert found.update_s == pytest.approx(4 * MB * 5 / CORE)
+    messages = predict("sharded", StepWork(12 * MB, 12 * MB, root_count=3), 4, shares_memory=False)
+    assert messages.spread_s == pytest.approx(3 * MESSAGE_LATENCY_S + 12 * MB * MESSAGE_S)
+    assert messages.sum_s == pytest.approx(messages.spread_s + 12 * MB * ADD_S + SLICE_S)
+
+
+def test_roots_on_two_nodes() -> None:
+    """3 roots: two on the first node, which adds two thirds that come from the second; there, one."""
+    found = predict("sharded", StepWork(12 * MB, 12 * MB, root_count=3), 2, 2)
+    one_way = NETWORK_LATENCY_S + 8 * MB * NETWORK_S
+    assert found.spread_s == pytest.approx(one_way)
+    assert found.sum_s == pytest.approx(8 * MB * ADD_S + one_way + 4 * MB * ADD_S + SLICE_S)
+    assert found.update_s == pytest.approx(4 * MB * 6 / CORE)
+    one = predict("sharded", StepWork(12 * MB, 12 * MB, root_count=1), 2, 2)
+    assert one.spread_s == pytest.approx(NETWORK_LATENCY_S + 12 * MB * NETWORK_S)
+
+
+@given(st.sampled_from([(4,), (2, 2), (1, 1, 1, 1), (2, 1, 3)]), st.integers(0, 10**8), st.booleans())
+def test_as_many_roots_as_there_can_be_are_the_default(
+    counts: tuple[int, ...], byte_count: int, shares_memory: bool
+) -> None:
+    work = StepWork(byte_count, 1 << 20)
+    most = sum(counts) if len(counts) == 1 or max(counts) == 1 or not shares_memory else len(counts) * min(counts)
+    found = predict("sharded", work, *counts, shares_memory=shares_memory)
+    asked = predict("sharded", replace(work, root_count=most), *counts, shares_memory=shares_memory)
+    for part in ("sum_s", "update_s", "spread_s"):
+        assert getattr(asked, part) == pytest.approx(getattr(found, part))
+
+
 @pytest.mark.parametrize("exchange", ["sharded", "ring"])
 def test_two_levels_closed_form(exchange: str) -> None:
     """3 nodes of 2 ranks: each rank sums half in its node, then exchanges it with 2 others over a card for both halves."""
