@@ -99,6 +99,17 @@ def log(message: str) -> None:
     _LOGGER.info("%s", message, stacklevel=2)
 
 
+class _CallableModule(types.ModuleType):
+    """After ``import paratrain as caffe``, ``caffe.log`` is this module, and scripts call it: ``caffe.log("...")``."""
+
+    def __call__(self, message: str) -> None:
+        """As :func:`log`."""
+        _LOGGER.info("%s", message, stacklevel=2)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+
 class ProgressBar:
     """A bar of iterations on stderr while that is a terminal; otherwise nothing at all. A context manager.
 

@@ -35,7 +35,10 @@ class Blob:
 
         Raises ShapeMismatchError for a negative axis, and for more than ``limits.LARGEST_COUNT`` values.
         """
-        new_shape = tuple(int(axis) for axis in shape)
+        try:
+            new_shape = tuple(int(axis) for axis in shape)
+        except TypeError:
+            raise TypeError(f"reshape takes the axes one by one, as in reshape(1, 3, 8, 8); found {shape}") from None
         if any(axis < 0 for axis in new_shape):
             raise ShapeMismatchError(f"a blob cannot have the shape {new_shape}: an axis is negative")
         count = check_count(new_shape)

@@ -10,7 +10,7 @@ from paratrain.check.nets import NetReport
 from paratrain.check.shapes import ShapedLayer, top_names
 from paratrain.proto import TEST, TRAIN, LayerParameter, Phase
 
-__all__ = ["BlobBox", "Graph", "Node", "build_graph", "to_dot"]
+__all__ = ["BlobBox", "Graph", "Node", "build_graph", "quoted", "to_dot"]
 
 FAMILIES = {
     "data": ("Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "Parameter", "WindowData"),
@@ -200,7 +200,7 @@ def to_dot(graph: Graph) -> str:
 
 
 def _dot_lines(graph: Graph) -> Iterator[str]:
-    yield f"digraph {_quoted(graph.name or 'network')} {{"
+    yield f"digraph {quoted(graph.name or 'network')} {{"
     yield '  node [shape=record, fontname="Helvetica", fontsize=10];'
     for index, node in enumerate(graph.nodes):
         layers = [
@@ -218,7 +218,8 @@ def _note(graph: Graph, node: Node) -> str:
     return f"\n({graph.note(node)} only)" if graph.note(node) else ""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Text as a string of graphviz's language."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

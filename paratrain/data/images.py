@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from paratrain.errors import DataError, MissingDependencyError
 
-__all__ = ["copy_pixels", "decode", "encode", "load_opencv", "read_image_file", "resize"]
+__all__ = ["copy_pixels", "decode", "decode_as_stored", "encode", "load_opencv", "read_image_file", "resize"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,15 +39,30 @@ def decode(encoded: bytes, *, color: bool | None = None) -> Pixels:
     """
     cv2 = load_opencv()
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
+    image = _decode(cv2, encoded, flag)
+    if image.dtype != np.uint8:
+        raise DataError(f"the image has {image.dtype.itemsize * 8} bits a channel; only 8 are supported")
+    return image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+def decode_as_stored(encoded: bytes) -> npt.NDArray[Any]:
+    """Decode an image to (H, W, C) as it is stored: 1, 3 or 4 channels in the order B, G, R, alpha, of 8, 16 or 32 bits.
+
+    Raises DataError if it cannot be decoded.
+    """
+    cv2 = load_opencv()
+    image = _decode(cv2, encoded, cv2.IMREAD_UNCHANGED)
+    return image[:, :, np.newaxis] if image.ndim == 2 else image
+
+
+def _decode(cv2: ModuleType, encoded: bytes, flag: int) -> npt.NDArray[Any]:
     try:
         image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag) if encoded else None
     except cv2.error as error:
         raise DataError(f"the image cannot be decoded ({error})") from None
     if image is None:
         raise DataError(f"{len(encoded):,} bytes that are no image OpenCV can decode, or a damaged one")
-    if image.dtype != np.uint8:
-        raise DataError(f"the image has {image.dtype.itemsize * 8} bits a channel; only 8 are supported")
-    return image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
+    return image
 
 
 def copy_pixels(image: npt.NDArray[Any], out: npt.NDArray[Any], *, mirrored: bool = False) -> None:

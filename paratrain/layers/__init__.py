@@ -1,6 +1,13 @@
-"""Layer types: importing this package registers every one of them in ``paratrain.layers.base.LAYERS``."""
+"""Layer types: importing this package registers every one of them in ``paratrain.layers.base.LAYERS``.
+
+For scripts (``from paratrain import layers as L``) it also has a function for each type, which describes a layer of it for
+a NetSpec: ``L.Convolution(n.data, num_output=20, kernel_size=5)``, see ``paratrain.pycaffe.net_spec``.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import paratrain.layers.absval
 import paratrain.layers.accuracy
@@ -76,3 +83,13 @@ import paratrain.layers.window_data  # noqa: F401
 from paratrain.layers.base import LAYERS, Clock, Layer, LayerContext, create_layer, register_layer
 
 __all__ = ["LAYERS", "Clock", "Layer", "LayerContext", "create_layer", "register_layer"]
+
+if not TYPE_CHECKING:  # a misspelt name within paratrain stays an error for mypy
+
+    def __getattr__(name: str) -> Any:
+        if name in LAYERS or name[:1].isupper():  # as Caffe's layer types begin
+            return getattr(importlib.import_module("paratrain.pycaffe.net_spec").layers, name)
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *LAYERS.names()})

@@ -19,6 +19,9 @@ from paratrain.proto import LayerParameter
 __all__ = ["BlobVector", "PythonLayer", "UserLayer"]
 
 _METHODS = ("setup", "reshape", "forward", "backward")
+_CAFFE_HINT = (
+    "; write 'import paratrain as caffe', or let 'import caffe' find paratrain: python -m paratrain.as_caffe --install"
+)
 
 
 class BlobVector(list[Blob]):
@@ -123,6 +126,13 @@ class PythonLayer(Layer):
             raise AttributeError(name)
         return getattr(self.user_layer, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What nets do not know of is an attribute of the user's layer: ``net.layers[0].threshold = 3``."""
+        if "user_layer" in self.__dict__ and name not in self.__dict__ and not hasattr(type(self), name):
+            setattr(self.user_layer, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         with self._user_code("setup"):
             self.user_layer.setup(bottom, top)
@@ -169,7 +179,7 @@ class PythonLayer(Layer):
                 raise self.error(
                     f"no module '{name}' (python_param.module) in {here} or on sys.path; set PYTHONPATH to its folder"
                 ) from None
-            hint = "; write 'import paratrain as caffe'" if lacking.split(".")[0] == "caffe" else ""
+            hint = _CAFFE_HINT if lacking.split(".")[0] == "caffe" else ""
             raise self.error(f"importing '{name}' failed{hint}: {_trace(error)}") from error
 
     @contextlib.contextmanager
