@@ -13,6 +13,7 @@
       NotFiniteError              a loss or gradient that is infinite or not a number
         SpoiltParametersError       parameters that are not fit to be written or trained on
       SnapshotError               weights or a training state that cannot be read, written or used
+      ExportError                 a network that another format cannot say
       DataError                   a source of records that cannot be opened or holds something else
       CommunicationError          ranks that cannot find, reach or understand each other
       TopologyError               a machine description that cannot be read
@@ -31,6 +32,7 @@ __all__ = [
     "CommunicationError",
     "DataError",
     "DeviceError",
+    "ExportError",
     "LayerError",
     "MissingDependencyError",
     "NetError",
@@ -101,6 +103,10 @@ class SpoiltParametersError(NotFiniteError):
 
 class SnapshotError(ParatrainError):
     """A caffemodel or solverstate that cannot be read, written, or used for this network."""
+
+
+class ExportError(ParatrainError):
+    """A network that cannot be said in another program's format; the message lists every layer that stands in the way."""
 
 
 class DataError(ParatrainError):

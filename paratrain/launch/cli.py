@@ -29,8 +29,18 @@ _VERBS = {
     "test": "score a network with trained weights",
     "time": "time each layer of a network",
     "check": "say what is wrong with a net or a solver, and what it costs",
+    "summarize": "show a net as a table: layers, shapes, parameters, multiply-adds",
+    "plot": "draw loss, accuracy, learning rate, speed and where the time goes",
+    "report": "make one HTML page of a run",
+    "parse_log": "make tables of a training log, as Caffe's parse_log",
+    "draw": "draw a network: layers and blobs",
+    "classify": "say what images show, by a trained net",
+    "detect": "say what windows of images show, by a trained net",
+    "extract_features": "write what blobs of a net hold for records, as databases",
     "upgrade_net": "bring an old network file to today's form",
     "upgrade_solver": "bring an old solver file to today's form",
+    "export": "write a network as an ONNX model, or its weights as NumPy arrays or safetensors",
+    "convert_weights": "bring weights from one kind of file to another",
     "convert_imageset": "make a database of the images that a list names",
     "convert_folder": "make databases of a folder that holds a folder for each class",
     "convert_mnist": "make a database of MNIST's own files",
@@ -42,7 +52,7 @@ _VERBS = {
 }
 
 # Those that compute: NumPy is loaded with care for them, since its threads are made when it is loaded.
-_COMPUTING = ("train", "test", "time")
+_COMPUTING = ("train", "test", "time", "export", "classify", "detect", "extract_features")
 
 _EXAMPLES = """\
 examples:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paratrain.data.hdf5 import is_hdf5, read_weights, require_h5py
+from paratrain.data.tensor_files import is_tensor_file, read_tensors
 from paratrain.errors import SnapshotError
 from paratrain.net import CopyRules, Net
 from paratrain.net.hdf5_weights import copy_arrays
@@ -28,9 +29,9 @@ def save_weights(net: Net, path: str | Path, *, write_diff: bool = False) -> Non
 
 
 def load_weights(net: Net, path: str | Path, rules: CopyRules | None = None) -> list[str]:
-    """Copy into ``net`` the weights of equally named layers in a caffemodel, of any age that Caffe reads, or in an HDF5
-    file of weights. With ``rules`` names may change, and the log has a table of what became of each layer. Returns the
-    names of the layers in the file.
+    """Copy into ``net`` the weights of equally named layers in a caffemodel, of any age that Caffe reads, or in an HDF5, npz
+    or safetensors file of weights. With ``rules`` names may change, and the log has a table of what became of each layer.
+    Returns the names of the layers in the file.
 
     Raises SnapshotError for a file that is missing, is neither, or has no layer of this net; ShapeMismatchError for weights
     of other shapes.
@@ -47,6 +48,11 @@ def load_weights(net: Net, path: str | Path, rules: CopyRules | None = None) -> 
         _check_names(net, path, list(arrays), list(arrays), rules)
         copy_arrays(net, arrays, rules)
         return list(arrays)
+    if is_tensor_file(path):
+        layers = read_tensors(path).layers
+        _check_names(net, path, list(layers), list(layers), rules)
+        copy_arrays(net, layers, rules)
+        return list(layers)
     try:
         source = upgrade_net(read_binary(path, NetParameter))
     except SnapshotError as error:

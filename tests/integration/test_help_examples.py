@@ -12,10 +12,12 @@ import pytest
 
 from paratrain.topology.sources.find import find_machine
 from tests.integration.cli import COMMAND, ENVIRONMENT, SMALL_NET, paratrain, paratrain_here, write_solver
-from tests.paths import DATA
+from tests.paths import DATA, GOLDEN
 
 VERBS = ["train", "launch", "test", "time", "check", "upgrade_net", "upgrade_solver", "device_query", "topology"]
 DATA_VERBS = ["convert_imageset", "convert_folder", "convert_mnist", "convert_cifar", "compute_image_mean", "data"]
+EXPORT_VERBS = ["export", "convert_weights"]
+RUN_VERBS = ["plot", "report", "parse_log", "summarize"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,8 @@ def examples_folder(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory
     (folder / "cifar-10-batches-bin").mkdir()
     for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
         (folder / "cifar-10-batches-bin" / name).write_bytes(bytes(3073 * 2))
-    assert paratrain(folder, "train", "solver.prototxt").returncode == 0
+    assert paratrain(folder, "train", "solver.prototxt", "--metrics", "run.jsonl").returncode == 0
+    shutil.copy(GOLDEN / "log/caffe_train.log", folder / "train.log")
     for name in ("lenet_iter_5000", "pretrained", "old"):
         shutil.copy(folder / "lenet_iter_3.caffemodel", folder / f"{name}.caffemodel")
     shutil.copy(folder / "lenet_iter_3.solverstate", folder / "lenet_iter_5000.solverstate")
@@ -53,7 +56,7 @@ def examples(verb: str) -> list[list[str]]:
     return [shlex.split(re.sub(r"\s+\(.*\)$", "", line)) for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, *DATA_VERBS])
+@pytest.mark.parametrize("verb", ["", *VERBS, *DATA_VERBS, *EXPORT_VERBS, *RUN_VERBS])
 def test_every_example_of_the_help_works(verb: str, examples_folder: Path, mpirun: str) -> None:
     commands = examples(verb)
     assert commands
