@@ -22,10 +22,10 @@ __all__ = ["EltwiseLayer"]
 class EltwiseLayer(Layer):
     """Two or more bottoms of one shape, a top of the same. ``operation``:
 
-    SUM: y = sum of c_i x_i (``coeff``, 1 if not given); dx_i = c_i dy.
-    PROD: y = product of x_i; dx_i = dy times the product of the others, or dy y / x_i with ``stable_prod_grad: false``.
-    MAX: y = largest x_i; dx_i = dy where bottom i was chosen, else 0. Of equal values Caffe chooses bottom 1 over
-    bottom 0, and a later bottom only if it is larger than all before it.
+    - SUM: y = sum of c_i x_i (``coeff``, 1 if not given); dx_i = c_i dy.
+    - PROD: y = product of x_i; dx_i = dy times the product of the others, or dy y / x_i with ``stable_prod_grad: false``.
+    - MAX: y = largest x_i; dx_i = dy where bottom i was chosen, else 0. Of equal values Caffe chooses bottom 1 over
+      bottom 0, and a later bottom only if it is larger than all before it.
     """
 
     bottom_range = (2, None)

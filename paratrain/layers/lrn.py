@@ -19,8 +19,9 @@ __all__ = ["LRNLayer"]
 class LRNLayer(Layer):
     """Divides every value by a power of the squares around it.
 
-    ACROSS_CHANNELS: ``y = x (k + alpha / local_size * sum of x^2 over local_size channels)^-beta``; bottom (N, C, ...).
-    WITHIN_CHANNEL: ``y = x (1 + alpha * mean of x^2 over local_size x local_size pixels)^-beta``; bottom (N, C, H, W).
+    - ACROSS_CHANNELS: ``y = x (k + alpha / local_size * sum of x^2 over local_size channels)^-beta``; bottom (N, C, ...).
+    - WITHIN_CHANNEL: ``y = x (1 + alpha * mean of x^2 over local_size x local_size pixels)^-beta``; bottom (N, C, H, W).
+
     Pixels that the window has outside the image count as zeros in the mean; ``k`` has no say there, as in Caffe.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ from paratrain.blob import Memory, SyncedMemory
 
 __all__ = ["ArrangedArray", "Arranger", "Copies"]
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST_REORDERS = 2048
+"""Built ones that are kept, the latest; GoogLeNet has 150. Net after net on one backend would gather ever more."""
+_MOST_COPIES = 8
+"""For one purpose of a layer: batches of so many sizes find their buffers again."""
 _DTYPES: dict[DataType, npt.DTypeLike] = {DataType.F32: np.float32, DataType.BF16: np.uint16}
 
 
@@ -47,7 +54,7 @@ class Arranger:
         """The plain layout of float32 values of this shape."""
         layout = self._plain.get(shape)
         if layout is None:
-            layout = self._plain[shape] = Layout.plain(self.engine.library, shape)
+            layout = _limited(self._plain, _MOST_REORDERS)[shape] = Layout.plain(self.engine.library, shape)
         return layout
 
     def reorder(
@@ -64,15 +71,8 @@ class Arranger:
             return
         key = (source_layout, target_layout, accumulate)
         primitive = self._reorders.get(key)
-        if primitive is None and Gather.suits(source_layout, target_layout):
-            primitive = self._reorders[key] = Gather(source_layout, target_layout, accumulate)
         if primitive is None:
-            engine = self.engine
-            descriptor = Descriptor(
-                engine, "reorder", source_layout, engine.handle, target_layout, engine.handle, accumulate=accumulate
-            )
-            primitive = Primitive(descriptor, Argument.SOURCE, Argument.DESTINATION)
-            self._reorders[key] = primitive
+            primitive = _limited(self._reorders, _MOST_REORDERS)[key] = self._build_reorder(*key)
         primitive.run(source, target)
 
     def lent(self, size_bytes: int) -> Array:
@@ -101,6 +101,13 @@ class Arranger:
         memory.arrange(kept)
         array: Array = kept.array
         return array
+
+    def _build_reorder(self, source: Layout, target: Layout, accumulate: bool) -> Primitive | Gather:
+        if Gather.suits(source, target):
+            return Gather(source, target, accumulate)
+        engine = self.engine
+        descriptor = Descriptor(engine, "reorder", source, engine.handle, target, engine.handle, accumulate=accumulate)
+        return Primitive(descriptor, Argument.SOURCE, Argument.DESTINATION)
 
 
 class Copies:
@@ -137,7 +144,7 @@ class Copies:
         made = self._made.get((purpose, layout))
         if made is not None and made[1] is memory and made[2] == memory.version:
             return made[0]
-        copy = aligned(layout.size_bytes) if made is None else made[0]
+        copy = self._new_copy(purpose, layout) if made is None else made[0]
         if arrangement is not None and arrangement.layout.shape == layout.shape:
             arranger.reorder(arrangement.array, arrangement.layout, copy, layout)
         else:
@@ -148,3 +155,16 @@ class Copies:
     def clear(self) -> None:
         """Give the copies' memory back."""
         self._made.clear()
+
+    def _new_copy(self, purpose: str, layout: Layout) -> Array:
+        alike = [key for key in self._made if key[0] == purpose]
+        if len(alike) >= _MOST_COPIES:
+            del self._made[alike[0]]
+        return aligned(layout.size_bytes)
+
+
+def _limited(made: dict[K, V], most: int) -> dict[K, V]:
+    """The same dictionary, with room for one more: without its oldest entry where it is full."""
+    if len(made) >= most:
+        del made[next(iter(made))]
+    return made

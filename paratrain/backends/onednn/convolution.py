@@ -9,6 +9,7 @@ import numpy as np
 from paratrain.backends.base import ConvolutionGeometry
 from paratrain.backends.onednn.arranged import Arranger, Copies
 from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.library import UnsupportedError
 from paratrain.backends.onednn.names import Algorithm, Argument, PropKind
 from paratrain.backends.onednn.primitive import Array, Descriptor, Primitive, aligned, best
 from paratrain.blob import Memory
@@ -26,7 +27,7 @@ class OneDnnConvolution:
 
     Weights and their gradients are Caffe's plain arrays, (output_channels, channels / groups, *kernel) seen flat: they are
     brought into the primitive's layout each time, which costs little, and gradients are added where they belong.
-    Raises UnsupportedError where oneDNN has no kernel.
+    Raises UnsupportedError where oneDNN has no kernel; for gradients :meth:`build_backward` does.
     """
 
     def __init__(
@@ -34,6 +35,9 @@ class OneDnnConvolution:
     ) -> None:
         self._arranger = arranger
         self._has_bias = has_bias
+        if len(geometry.spatial) == 3 and 2 * geometry.pad[0] > geometry.dilation[0] * (geometry.kernel[0] - 1):
+            # The gradients of weights come out wrong, oneDNN 3.2 reads memory that is not its own, and may crash.
+            raise UnsupportedError("convolution: more than half a kernel of padding before the first plane")
         g, library = geometry, arranger.engine.library
         self.bottom_shape = (g.batch, g.channels, *g.spatial)
         self.top_shape = (g.batch, g.output_channels, *g.output_spatial)
@@ -54,6 +58,15 @@ class OneDnnConvolution:
         self._backward_weights: tuple[Primitive, Layout, Layout, Layout] | None = None
         self._backward_data: tuple[Primitive, Layout, Layout, Layout] | None = None
         self._bias_diff = aligned(g.output_channels * 4).view(np.float32)
+
+    def build_backward(self, *, weights: bool, data: bool) -> None:
+        """Build the primitives of these gradients, unless they are there. Raises UnsupportedError where oneDNN has no kernel:
+        with as much padding as a kernel, for one.
+        """
+        if weights and self._backward_weights is None:
+            self._backward_weights = self._build_backward_weights()
+        if data and self._backward_data is None:
+            self._backward_data = self._build_backward_data()
 
     def forward(
         self,
@@ -90,8 +103,8 @@ class OneDnnConvolution:
 
         Without ``accumulate`` that by the weights is written; the bias's, which is small, is always added.
         """
-        if self._backward_weights is None:
-            self._backward_weights = self._build_backward_weights()
+        self.build_backward(weights=True, data=False)
+        assert self._backward_weights is not None
         primitive, bottom_layout, top_layout, weights_layout = self._backward_weights
         x, dy = copies.read(bottom, bottom_layout), copies.read(top_diff, top_layout, "diff")
         dw = self._arranger.lent(weights_layout.size_bytes)
@@ -105,8 +118,8 @@ class OneDnnConvolution:
 
     def backward_data(self, copies: Copies, top_diff: Memory, weights: Array, bottom_diff: Memory) -> None:
         """bottom_diff = the gradient by the bottom."""
-        if self._backward_data is None:
-            self._backward_data = self._build_backward_data()
+        self.build_backward(weights=False, data=True)
+        assert self._backward_data is not None
         primitive, bottom_layout, top_layout, weights_layout = self._backward_data
         dy = copies.read(top_diff, top_layout, "diff")
         w = self._arrange_weights(weights, weights_layout)

@@ -14,10 +14,11 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
+from paratrain.backends.onednn.signatures import CALLS, CONSTRUCTORS, PRIMITIVES, TYPES, Dimensions
 from paratrain.errors import BackendError
 from paratrain.threads import openmp_settings
 
@@ -35,63 +36,6 @@ _ISA_NAMES = {0x1: "sse41", 0x3: "avx", 0x7: "avx2", 0xF: "avx2_vnni", 0x1F: "av
               0x67: "avx512_core_vnni", 0xE7: "avx512_core_bf16", 0x1EF: "avx512_core_fp16",
               0xFEF: "avx512_core_amx", 0x1FEF: "avx512_core_amx_fp16"}  # fmt: skip
 _AVX2, _AVX512 = 0x7, 0x20
-
-_Dimensions = c_int64 * 12
-_TYPES: dict[str, Any] = {"h": c_void_p, "i": c_int, "u": c_uint, "l": c_int64, "z": c_size_t, "f": c_float, "d": _Dimensions,
-                          "p": c_void_p}  # fmt: skip
-"""Letters for the types of parameters: h a handle, d sizes along axes, p a pointer, the others numbers of C."""
-
-# What follows the handle that each of these writes first, save for primitive descriptors the attributes that come last.
-_CONSTRUCTORS = {
-    "engine_create": "iz",
-    "stream_create": "hu",
-    "memory_desc_create_with_tag": "idii",
-    "memory_desc_create_with_strides": "idid",
-    "memory_desc_create_submemory": "hdd",
-    "memory_desc_clone": "h",
-    "memory_create": "hhp",
-    "primitive_attr_create": "",
-    "post_ops_create": "",
-    "primitive_create": "h",
-}
-_PRIMITIVES = {
-    "reorder": "hhhh",
-    "convolution_forward": "hiihhhhdddd",
-    "convolution_backward_data": "hihhhddddh",
-    "convolution_backward_weights": "hihhhhddddh",
-    "deconvolution_forward": "hiihhhhdddd",
-    "deconvolution_backward_data": "hihhhddddh",
-    "deconvolution_backward_weights": "hihhhhddddh",
-    "pooling_forward": "hiihhddddd",
-    "pooling_backward": "hihhdddddh",
-    "lrn_forward": "hiihhlfff",
-    "lrn_backward": "hihhhlfffh",
-    "eltwise_forward": "hiihhff",
-    "eltwise_backward": "hihhhffh",
-    "batch_normalization_forward": "hihhfu",
-    "batch_normalization_backward": "hihhhfuh",
-    "softmax_forward": "hiihhi",
-    "softmax_backward": "hihhhih",
-    "inner_product_forward": "hihhhh",
-    "inner_product_backward_data": "hhhhh",
-    "inner_product_backward_weights": "hhhhhh",
-    "matmul": "hhhhh",
-    "binary": "hihhh",
-    "sum": "hhipp",
-    "concat": "hhiip",
-}
-_CALLS = {
-    "memory_desc_query": "hip",
-    "memory_set_data_handle": "hp",
-    "primitive_attr_set_scratchpad_mode": "hi",
-    "primitive_attr_set_post_ops": "hh",
-    "post_ops_append_eltwise": "hiff",
-    "post_ops_append_sum": "hfii",
-    "post_ops_append_binary": "hih",
-    "primitive_desc_query": "hiip",
-    "primitive_desc_next_impl": "h",
-    "primitive_execute": "hhip",
-}
 
 
 class ExecuteArgument(ctypes.Structure):
@@ -142,11 +86,11 @@ class Library:
             self._short = ctypes.PyDLL(str(path))
             self._short.omp_get_max_threads()
         self._functions: dict[str, Any] = {}
-        for name, letters in _CONSTRUCTORS.items():
+        for name, letters in CONSTRUCTORS.items():
             self._declare(name, "p" + letters)
-        for name, letters in _PRIMITIVES.items():
+        for name, letters in PRIMITIVES.items():
             self._declare(f"{name}_primitive_desc_create", "p" + letters + "h")
-        for name, letters in _CALLS.items():
+        for name, letters in CALLS.items():
             self._declare(name, letters)
         self._size_of = self._typed("memory_desc_get_size", "h", c_size_t)
         self._argument_layout = self._typed("primitive_desc_query_md", "hii", c_void_p)
@@ -175,7 +119,7 @@ class Library:
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call ``dnnl_<name>``; sequences of whole numbers become sizes along axes. Raises as :meth:`new` does."""
-        status = self._functions[name](*[_Dimensions(*a) if isinstance(a, (tuple, list)) else a for a in arguments])
+        status = self._functions[name](*[Dimensions(*a) if isinstance(a, (tuple, list)) else a for a in arguments])
         if status:
             self.fail(name, status)
 
@@ -230,7 +174,7 @@ class Library:
         function = self._functions.get(name)
         if function is None:
             function = self._functions[name] = getattr(self._short, f"dnnl_{name}")
-            function.argtypes = [_TYPES[letter] for letter in letters]
+            function.argtypes = [TYPES[letter] for letter in letters]
             function.restype = result
         return function
 

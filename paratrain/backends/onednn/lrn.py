@@ -5,21 +5,27 @@ from __future__ import annotations
 from paratrain.backends.base import LocalResponseGeometry
 from paratrain.backends.onednn.arranged import Arranger, Copies
 from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.library import UnsupportedError
 from paratrain.backends.onednn.names import Algorithm, Argument, PropKind
 from paratrain.backends.onednn.primitive import Descriptor, Primitive, aligned, best
 from paratrain.blob import Memory
 
 __all__ = ["OneDnnLocalResponseNormalization"]
 
+_SIZES = (3, 5)
+"""Asked for size 1, oneDNN 3.2 crashes. From 7 on its gradients are wrong where channels come last and do not fill vectors."""
+
 
 class OneDnnLocalResponseNormalization:
     """LRN of one geometry, in the layout of the bottom, or with the channels last where the bottom is plain.
 
     oneDNN divides alpha by the size as Caffe does. It keeps what backward needs of the last forward pass.
-    Raises UnsupportedError where oneDNN has no kernel: for sizes other than 5, for one.
+    Raises UnsupportedError where oneDNN has no kernel, and for sizes other than 3 and 5.
     """
 
     def __init__(self, arranger: Arranger, geometry: LocalResponseGeometry, bottom_layout: Layout) -> None:
+        if geometry.size not in _SIZES:
+            raise UnsupportedError(f"lrn: local_size {geometry.size}")
         self._arranger = arranger
         library, engine = arranger.engine.library, arranger.engine
         if bottom_layout.is_plain and len(geometry.shape) > 2:

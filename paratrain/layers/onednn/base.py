@@ -49,8 +49,8 @@ class OneDnnLayer(Layer, Generic[P]):
             try:
                 self._kernels[key] = build()
             except UnsupportedError as error:
-                logger.info("Layer %s is computed by numpy: %s", self.name, error)
                 self._kernels[key] = None
+                self._report(error)
         self._latest = (key, self._kernels[key])
         return self._kernels[key]
 
@@ -58,6 +58,13 @@ class OneDnnLayer(Layer, Generic[P]):
         """Say that the plain layer computes this forward pass, and backward after it; return None."""
         self._latest = None
         return None
+
+    def give_up(self, error: UnsupportedError) -> None:
+        """Let the plain layer compute backward, and from now on whatever comes in these shapes and layouts."""
+        assert self._latest is not None
+        self._kernels[self._latest[0]] = None
+        self._latest = (self._latest[0], None)
+        self._report(error)
 
     @property
     def latest_kernel(self) -> P | None:
@@ -67,6 +74,9 @@ class OneDnnLayer(Layer, Generic[P]):
     def layout_of(self, memory: Memory, shape: tuple[int, ...]) -> Layout:
         """The layout in which the newest values of a blob lie, seen as an array of ``shape``."""
         return self.arranger.layout_of(memory, shape)
+
+    def _report(self, error: UnsupportedError) -> None:
+        logger.info("Layer %s is computed by numpy: %s", self.name, error)
 
     @staticmethod
     def may_arrange(*blobs: Blob) -> bool:

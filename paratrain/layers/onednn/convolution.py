@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paratrain.backends.onednn.convolution import OneDnnConvolution
+from paratrain.backends.onednn.library import UnsupportedError
 from paratrain.blob import Blob
 from paratrain.layers.base import register_layer
 from paratrain.layers.convolution import ConvolutionLayer
@@ -30,7 +31,7 @@ class OneDnnConvolutionLayer(AppliesReLU, OneDnnLayer[OneDnnConvolution], Convol
             kernel.forward(self.copies, below.data_memory, weights, bias, above.data_memory, slope)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        kernel = self.latest_kernel
+        kernel = self._kernel_for_backward(any(propagate_down))
         if kernel is None or (not self.param_propagate_down[0] and any(self.param_propagate_down)):
             super().backward(top, propagate_down, bottom)
             return
@@ -46,6 +47,15 @@ class OneDnnConvolutionLayer(AppliesReLU, OneDnnLayer[OneDnnConvolution], Convol
                 )
             if down:
                 kernel.backward_data(self.copies, above.diff_memory, weights, below.diff_memory)
+
+    def _kernel_for_backward(self, propagates: bool) -> OneDnnConvolution | None:
+        kernel = self.latest_kernel
+        try:
+            if kernel is not None:
+                kernel.build_backward(weights=self.param_propagate_down[0], data=propagates)
+        except UnsupportedError as error:
+            self.give_up(error)
+        return self.latest_kernel
 
     def _choose_kernel(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> OneDnnConvolution | None:
         geometry = self._geometry

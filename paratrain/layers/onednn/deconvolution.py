@@ -30,6 +30,7 @@ class _Kernel:
         self.top_shape = (geometry.batch, geometry.channels, *geometry.spatial)
         arranger = layer.arranger
         self.convolution = OneDnnConvolution(arranger, geometry, False, arranger.plain(self.top_shape))
+        self.convolution.build_backward(weights=layer.param_propagate_down[0], data=True)
         has_bias = len(layer.blobs) > 1
         layout = self.convolution.bottom_layout
         self.bias = OneDnnNormalization(arranger, layout, _SHIFT, 0.0) if has_bias else None

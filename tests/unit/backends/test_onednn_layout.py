@@ -102,6 +102,21 @@ def test_a_copy_in_another_layout_lives_until_the_values_change(backend: OneDnnB
     )
 
 
+def test_what_is_kept_does_not_grow_without_end(backend: OneDnnBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paratrain.backends.onednn.arranged._MOST_REORDERS", 20)
+    arranger, copies = backend.arranger, Copies(backend.arranger)
+    for size in (*range(1, 40), 3):
+        shape = (2, 16, size, 3)
+        memory = SyncedMemory(96 * size)
+        memory.mutable_host()[...] = np.arange(96 * size)
+        copies.read(memory, Layout.channels_last(backend.library, shape))
+        found = copies.read(memory, blocked(backend, shape)).view(np.float32)
+        expected = np.arange(96 * size).reshape(2, 16, -1).transpose(0, 2, 1).reshape(-1)
+        np.testing.assert_array_equal(found[: expected.size], expected)
+    assert len(arranger._reorders) == len(arranger._plain) == 20
+    assert len(copies._made) == 8
+
+
 def test_memory_written_in_a_layout_reads_right_in_any_shape(backend: OneDnnBackend) -> None:
     shape = (2, 3, 2, 2)
     arranger, memory = backend.arranger, SyncedMemory(24)

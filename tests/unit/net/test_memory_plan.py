@@ -9,11 +9,11 @@ import pytest
 
 from paratrain.backends import create_backend
 from paratrain.blob import SyncedMemory
-from paratrain.errors import NotFiniteError
+from paratrain.errors import NetError, NotFiniteError
 from paratrain.layers import LayerContext
 from paratrain.net import Net
 from paratrain.net.memory_plan import MemoryPlan
-from paratrain.proto import TRAIN, NetParameter, SolverParameter, parse_prototxt
+from paratrain.proto import TEST, TRAIN, NetParameter, SolverParameter, parse_prototxt
 from paratrain.solvers import NetOptions, Solver, create_solver
 from tests.optional import need_onednn
 
@@ -231,6 +231,29 @@ def test_nets_whose_blobs_are_looked_at_have_no_plan() -> None:
         assert Net(parse_prototxt(every_kind_of_net(6) + text, NetParameter), context).memory_plan is None
     solver = make_solver("numpy", plans=True, text=every_kind_of_net(6), debug_info=True)
     assert solver.net.memory_plan is None
+
+
+def test_a_net_that_fits_only_because_blobs_share_memory_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = every_kind_of_net(16).replace("dim: 4", "dim: 64")
+    monkeypatch.setattr("paratrain.blob.limits._LEAST_ASKED_BYTES", 0)
+
+    def build(plans_memory: bool) -> Net:
+        return Net(
+            parse_prototxt(text, NetParameter), LayerContext(create_backend("numpy"), TEST, plans_memory=plans_memory)
+        )
+
+    net = build(True)
+    assert net.memory_plan is not None
+    needed = net.memory_plan.needed_bytes()
+    own = sum({id(blob.data_memory): blob.data_memory.count * 4 for tops in net.tops for blob in tops}.values())
+    assert needed < 0.7 * own
+    monkeypatch.setattr("paratrain.blob.limits.available_bytes", lambda: (needed + own) // 2)
+    build(True)
+    with pytest.raises(NetError, match="A smaller batch_size takes less"):
+        build(False)
+    monkeypatch.setattr("paratrain.blob.limits.available_bytes", lambda: needed - 1)
+    with pytest.raises(NetError, match="the data of the .* blobs of network 'all'"):
+        build(True)
 
 
 def test_nothing_grows_after_the_first_step() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from typing import Any
 
@@ -169,13 +168,3 @@ def test_nets_in_several_threads_do_not_disturb_each_other() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_memory_does_not_grow() -> None:
-    net = build()
-    for _ in range(20):
-        step(net)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(300):
-        step(net)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048, "kilobytes"
