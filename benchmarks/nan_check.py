@@ -31,8 +31,8 @@ def measure(solver_type: str, rounds: int) -> list[str]:
     solver, gradient = make_solver(solver_type)
     diff = solver.net.parameters.diff
     works = {
-        "update": lambda: solver.apply_update(),
-        "update that looks": lambda: solver.apply_update(guarded=True),
+        "update": lambda: solver.update_parameters(),
+        "update that looks": lambda: solver.update_parameters(guarded=True),
         "pass over the gradient": solver.flat_update.is_gradient_finite,
     }
     times: dict[str, list[float]] = {name: [] for name in works}

@@ -65,7 +65,7 @@ def time_own_updates(solver_type: str, iters: int, backend: str) -> float:
     for _ in range(iters + 2):
         parameters.diff.mutable_host()[...] = gradient
         begin = time.perf_counter()
-        solver.apply_update()
+        solver.update_parameters()
         times.append(time.perf_counter() - begin)
         solver.iter += 1
     return statistics.median(times[2:]) * 1e3

@@ -31,14 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _EXAMPLES,
     )
     parser.add_argument("file", metavar="FILE", help="the prototxt of a net or of a solver")
-    parser.add_argument(
-        "--input-shape",
-        action="append",
-        type=_named_shape,
-        default=[],
-        metavar="BLOB=N,C,H,W",
-        help="the shape of a blob that a data layer makes, for data that is not there; may be given several times",
-    )
+    options.add_input_shape(parser)
     parser.add_argument("--draw", metavar="FILE", help="draw the net to FILE, which ends in .svg, .png or .dot")
     options.add_filters(parser)
     options.add_python(parser)
@@ -92,14 +85,3 @@ def _draw(report: Report, path: str) -> None:
         return
     draw_net(report.nets, path)
     print(f"drawn to {path}")
-
-
-def _named_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.partition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not name or not shape or any(size < 1 for size in shape):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like data=64,3,224,224")
-    return name, shape

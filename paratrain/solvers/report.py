@@ -11,6 +11,7 @@ from paratrain.solvers import feeding
 from paratrain.solvers.checks import left_out_fields
 from paratrain.solvers.display import format_outputs, iteration_line, name_values, net_outputs
 from paratrain.solvers.ranks import gather
+from paratrain.solvers.timing import PARTS
 
 if TYPE_CHECKING:
     from paratrain.solvers.parts import SolverParts
@@ -25,8 +26,8 @@ def display(solver: Solver) -> float:
     """Print the loss and the outputs, averaged over ranks; return the loss. Every rank calls it."""
     outputs, own_loss = net_outputs(solver.net), solver.smoothed.value
     loss, *values = solver.mean_over_ranks([own_loss, *(output.value for output in outputs)])
-    own = [own_loss, solver.times.data_share, feeding.bad_record_count([solver.net])]
-    losses, data_shares, bad_counts = gather(solver.ranks, own).T
+    own = [own_loss, solver.times.data_share, feeding.bad_record_count([solver.net]), *solver.times.take_parts()]
+    losses, data_shares, bad_counts, *parts = gather(solver.ranks, own).T
     solver.spread = {"loss_min": float(losses.min()), "loss_max": float(losses.max())} if solver.ranks.size > 1 else {}
     lapse_s = solver.times.since_display.elapsed_s
     per_s = (solver.iter - solver.displayed_iter) / lapse_s if lapse_s > 0 else 0.0
@@ -34,6 +35,11 @@ def display(solver: Solver) -> float:
     solver.displayed_iter = solver.iter
     solver.info("%s", iteration_line(solver.iter, per_s, lapse_s, solver.parameter.display, loss))
     averaged = [replace(output, value=value) for output, value in zip(outputs, values, strict=True)]
+    solver.displayed = {"train_outputs": name_values(averaged)}
+    if solver.spread:
+        solver.displayed["ranks"] = {
+            name: [round(float(seconds), 6) for seconds in each] for name, each in zip(PARTS, parts, strict=True)
+        }
     for line in format_outputs(averaged, "    Train net output "):
         solver.info("%s", line)
     if solver.spread:

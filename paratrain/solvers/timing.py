@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 
-__all__ = ["StepTimes", "Stopwatch"]
+__all__ = ["PARTS", "StepTimes", "Stopwatch"]
 
 
 class Stopwatch:
@@ -47,6 +47,9 @@ class Parts:
     update_s: float = 0.0
 
 
+PARTS = tuple(part.name for part in fields(Parts))
+
+
 @dataclass
 class StepTimes:
     """Two reckonings of the time inside ``step``: what a script does between two calls of it does not count.
@@ -64,6 +67,8 @@ class StepTimes:
     step_count: int = 0
     predicted_step_s: float | None = None
     """What the cost model predicts for ``exchange_s + update_s`` of one step; None where it predicts nothing."""
+    before_reset: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))
+    """Of the parts, what has been set to zero since ``take_parts``, less what it had returned already."""
     has_hinted: bool = False
     """Whether it has been said that training waits for data."""
 
@@ -97,7 +102,15 @@ class StepTimes:
             figures["exchange_predicted_s"] = self.predicted_step_s * self.step_count
         return figures
 
+    def take_parts(self) -> list[float]:
+        """The seconds of each of PARTS since this was called before."""
+        now = list(astuple(self.parts))
+        taken = [earlier + value for earlier, value in zip(self.before_reset, now, strict=True)]
+        self.before_reset = [-value for value in now]
+        return taken
+
     def reset(self) -> None:
         """Set all to zero but ``since_display`` and the prediction."""
+        self.before_reset = [a + b for a, b in zip(self.before_reset, astuple(self.parts), strict=True)]
         self.watch.reset()
         self.parts, self.other_s, self.image_count, self.step_count = Parts(), 0.0, 0, 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from paratrain import log
 from paratrain.launch.cli import main
@@ -67,6 +69,12 @@ def paratrain_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess
 def messages(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The lines of the log without glog's prefix, and whatever else stands on stderr."""
     return [line.split("] ", 1)[-1] for line in done.stderr.splitlines()]
+
+
+def figures(path: Path) -> list[dict[str, Any]]:
+    """What ``--metrics`` has written of displayed iterations and tests, without what it says of the run itself."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if "iteration" in line]
 
 
 def error(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import paratrain
-from tests.integration.cli import COMMAND, ENVIRONMENT, messages, write_solver
+from tests.integration.cli import COMMAND, ENVIRONMENT, figures, messages, write_solver
 from tests.integration.cli import paratrain as run
 from tests.paths import GOLDEN, REPOSITORY
 
@@ -38,7 +37,7 @@ def test_a_run_from_a_solver_to_a_caffemodel(folder: Path) -> None:
     assert [line for line in lines if line in order] == order
     snapshots = {f"small_iter_{at}.{kind}" for at in (2, 4) for kind in ("caffemodel", "solverstate", "trainstate")}
     assert {path.name for path in folder.glob("small_iter*")} == snapshots
-    metrics = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    metrics = figures(folder / "run.jsonl")
     assert [line["iteration"] for line in metrics] == [0, 0, 2, 4]
     assert set(metrics[0]["outputs"]) == {"accuracy", "loss"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from paratrain.data import LmdbWriter, array_to_datum, images
 from paratrain.proto import NetParameter, blob_to_array, read_binary
-from tests.integration.cli import error, messages, paratrain, write_solver
+from tests.integration.cli import error, figures, messages, paratrain, write_solver
 
 NET = """
 layer {{ name: "d" top: "data" top: "label" {layer} transform_param {{ crop_size: 6 mirror: true scale: 0.01 }} }}
@@ -62,7 +61,7 @@ def test_a_bad_record_stops_the_run_unless_it_is_skipped_and_counted(folder: Pat
         named = [line for line in done.stderr.splitlines() if "the next good record takes its place" in line]
         for record in BAD:
             assert any(f"db: record {record} (key '{record:08d}'): " in line for line in named)
-        counts = [json.loads(line)["bad_records"] for line in (folder / "run.jsonl").read_text().splitlines()]
+        counts = [line["bad_records"] for line in figures(folder / "run.jsonl")]
         assert len(counts) == 7
         assert counts == sorted(counts)
         assert counts[-1] == 6

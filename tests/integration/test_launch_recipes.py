@@ -69,7 +69,9 @@ def test_the_slurm_recipe(tmp_path: Path) -> None:
 
 def test_the_host_file_recipe_looks_at_every_host_first(tmp_path: Path) -> None:
     environment = make_paratrain(tmp_path)
-    (tmp_path / "hosts.txt").write_text((RECIPES / "hosts.txt").read_text())
+    (tmp_path / "hosts.txt").write_text(
+        (RECIPES / "hosts.txt").read_text() + "  [fe80::1]:2 # a remark\n\tnode4\tslots=2\n"
+    )
     shell = tmp_path / "shell"
     shell.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/asked\nexec sh -c "$2"\n')
     shell.chmod(0o755)
@@ -80,7 +82,7 @@ def test_the_host_file_recipe_looks_at_every_host_first(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
 
     assert run().returncode == 0
-    assert (tmp_path / "asked").read_text().split() == ["node1", "node2"]
+    assert (tmp_path / "asked").read_text().split() == ["node1", "node2", "fe80::1", "node4"]
     assert started(tmp_path) == ["launch", "--hostfile", "hosts.txt", "--restarts", "3", "train", "s.prototxt"]
     unreachable = run(SSH="false")
     assert unreachable.returncode == 1

@@ -13,10 +13,19 @@ def test_both_forms_of_a_host_file(tmp_path: Path) -> None:
     path = tmp_path / "hosts.txt"
     path.write_text(
         "# remark\n\nnode1:4\nnode2 slots=2  # another\nnode3\n10.0.0.4 slots = 3 max_slots=4\n[fe80::1]:2\n"
+        "node6 max-slots=8 slots=5\nnode7 max-slots=8\n"
     )
     hosts = read_host_file(str(path))
-    assert [str(host) for host in hosts] == ["node1:4", "node2:2", "node3:1", "10.0.0.4:3", "[fe80::1]:2"]
-    assert slot_count(hosts) == 12
+    assert [str(host) for host in hosts] == [
+        "node1:4",
+        "node2:2",
+        "node3:1",
+        "10.0.0.4:3",
+        "[fe80::1]:2",
+        "node6:5",
+        "node7:1",
+    ]
+    assert slot_count(hosts) == 18
 
 
 def test_a_list_of_hosts() -> None:
@@ -27,6 +36,7 @@ def test_a_list_of_hosts() -> None:
     ("text", "parts"),
     [
         ("node1:4\nnode2 = 3\n", [":2: expected node1, node1:4 or node1 slots=4, found 'node2 = 3'"]),
+        ("me@node1:4\n", [":1: expected node1,", "found 'me@node1:4'; the name of a user belongs into ~/.ssh/config"]),
         ("# nothing\n", ["names no host"]),
         ("a:1\na:2\n", ["names a twice"]),
         ("a:0\n", ["a takes no ranks"]),

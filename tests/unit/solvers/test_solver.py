@@ -231,7 +231,7 @@ def test_the_metrics_of_displayed_iterations(tmp_path: Path) -> None:
     solver.metrics.close()
     lines = [json.loads(line) for line in written.read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [0, 2, 4]
-    keys = "iteration loss lr images_per_s data_s forward_s backward_s exchange_s update_s data_share bad_records"
+    keys = "iteration loss lr images_per_s data_s forward_s backward_s exchange_s update_s data_share bad_records train_outputs"
     assert all(list(line) == keys.split() for line in lines)
     for line in lines:
         assert line["lr"] == pytest.approx(0.1)
@@ -240,6 +240,7 @@ def test_the_metrics_of_displayed_iterations(tmp_path: Path) -> None:
         assert line["update_s"] > 0
         assert 0 <= line["data_share"] <= 1
         assert line["bad_records"] == 0
+        assert list(line["train_outputs"]) == ["loss"]  # of the last pass alone, as in the log
     assert solver.images_per_iteration == 8
     solver.close()
 

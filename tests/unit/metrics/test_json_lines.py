@@ -41,3 +41,22 @@ def test_a_new_run_starts_anew_and_a_resumed_one_goes_on(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ParatrainError, match="No such file or directory"):
         MetricsWriter(tmp_path / "none" / "m.jsonl")
+
+
+@pytest.mark.parametrize("length", [0, 1, 5000])
+def test_what_a_killed_run_has_not_finished_is_cut_off(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"iteration": 1}\n' + "x" * length)
+    writer = MetricsWriter(path, append=True)
+    writer.write(iteration=2)
+    writer.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"iteration": 1}, {"iteration": 2}]
+
+
+def test_a_file_of_one_line_without_an_end_starts_anew(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"iter')
+    writer = MetricsWriter(path, append=True)
+    writer.write(iteration=2)
+    writer.close()
+    assert path.read_text() == '{"iteration": 2}\n'
