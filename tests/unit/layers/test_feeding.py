@@ -135,7 +135,7 @@ def test_the_next_good_record_takes_the_place_of_a_bad_one(damaged, workers):
 
 
 def test_with_bad_records_too_the_ranks_read_what_one_would(damaged):
-    one = batches(set_up(data_layer(damaged.replace("7", "14"), CROPPED, "shuffle: true"), 2, "skip"), 6)
+    one = batches(set_up(data_layer(damaged.replace("batch_size: 7", "batch_size: 14"), CROPPED, "shuffle: true"), 2, "skip"), 6)
     ranks = [
         batches(set_up(data_layer(damaged, CROPPED, "shuffle: true"), 1 + rank, "skip", rank=rank, size=2), 6)
         for rank in (0, 1)
@@ -165,7 +165,7 @@ def test_when_all_records_are_bad_that_is_an_error(tmp_path):
 
 
 def test_images_one_by_one_keep_their_sizes_and_bad_ones_are_replaced(damaged):
-    run = set_up(data_layer(damaged.replace("7", "1")), 3, "skip")
+    run = set_up(data_layer(damaged.replace("batch_size: 7", "batch_size: 1")), 3, "skip")
     good = [
         12 if record == 12 else 4 if record == 4 else taken(record) for record in range(len(PHOTOS))
     ]  # these can be read
