@@ -97,7 +97,7 @@ def test_metadata(wheel: Path) -> None:
     names = {value.split(">")[0].strip() for value in required}
     expected = {"numpy", "protobuf", "lmdb", "mpi4py", "ml_dtypes", "nvidia-ml-py", "tqdm", "threadpoolctl"}
     assert names == expected | {"onednn-cpu-gomp"}
-    extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "draw", "demo", "test", "dev"}
+    extras = {"mpi", "cuda12", "cuda13", "hdf5", "images", "leveldb", "plot", "draw", "demo", "test", "dev", "docs"}
     extras |= {"onnx", "safetensors", "splines", "tensorboard"}
     assert set(fields.get_all("Provides-Extra", [])) == extras
 
