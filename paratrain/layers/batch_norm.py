@@ -64,7 +64,7 @@ class BatchNormLayer(Layer):
                     "give lr_mult: 0 or remove param"
                 )
         channels = self._sizes_of(bottom[0])[1]
-        self.blobs = [Blob(shape, bottom[0].dtype) for shape in ((channels,), (channels,), (1,))]
+        self.blobs[:] = [Blob(shape, bottom[0].dtype) for shape in ((channels,), (channels,), (1,))]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._sizes = self._sizes_of(bottom[0])

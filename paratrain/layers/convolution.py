@@ -21,6 +21,8 @@ class ConvolutionLayer(ConvolutionBase):
     (batch axes ..., num_output, *output), output = (in + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1.
     Blobs: weights (num_output, C / group, *kernel) and, unless ``bias_term`` is false, bias (num_output,).
     With ``group`` g, output channels are cut into g parts that each see one part of the input channels.
+    Gradients: dx = the Deconvolution of dy with the same kernels; dW = x cross-correlated with dy, summed over the
+    batch; db = sum of dy over batch and pixels.
     ``force_nd_im2col`` and ``engine`` choose between ways to compute in Caffe and change nothing here.
     """
 

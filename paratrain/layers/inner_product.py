@@ -19,6 +19,7 @@ class InnerProductLayer(Layer):
 
     Bottom (samples ..., K values ...), top (samples ..., num_output). Blobs: weights (num_output, K), or (K, num_output)
     with ``transpose``; bias (num_output,) unless ``bias_term`` is false.
+    Gradients: dx = dy W, dW = dy^T x, db = sum of dy over the samples.
     """
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

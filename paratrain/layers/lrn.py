@@ -23,6 +23,10 @@ class LRNLayer(Layer):
     - WITHIN_CHANNEL: ``y = x (1 + alpha * mean of x^2 over local_size x local_size pixels)^-beta``; bottom (N, C, H, W).
 
     Pixels that the window has outside the image count as zeros in the mean; ``k`` has no say there, as in Caffe.
+
+    Gradient, with s for the sum in brackets and a for the factor of x^2 in it (alpha / local_size, or alpha /
+    local_size^2): dx_i = s_i^-beta dy_i - 2 a beta x_i * sum of dy_j y_j / s_j over the j whose windows hold i.
+    Source: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
     """
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
