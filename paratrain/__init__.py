@@ -99,11 +99,20 @@ __all__ = [
 _ELSEWHERE = {"Blob": "paratrain.blob", "ParatrainError": "paratrain.errors"}
 # What has a name of pycaffe's and serves as that too: layers.Convolution(...), log("..."), proto.caffe_pb2.
 _PACKAGES = ("layers", "log", "proto")
+# Modules of pycaffe's that scripts reach into without importing them: type(net.params[name]) is caffe._caffe.BlobVec.
+_MODULES = {
+    "_caffe": "pycaffe",
+    "classifier": "pycaffe.classifier",
+    "detector": "pycaffe.detector",
+    "pycaffe": "pycaffe",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"paratrain.{name}")
+    if name in _MODULES:
+        return importlib.import_module(f"paratrain.{_MODULES[name]}")
     if name not in __all__:
         raise AttributeError(f"module 'paratrain' has no attribute '{name}'")
     value = getattr(importlib.import_module(_ELSEWHERE.get(name, "paratrain.pycaffe")), name)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from paratrain.activity import Activity
 from paratrain.backends.base import Backend
-from paratrain.blob import Blob, GradientSlice
+from paratrain.blob import Blob, BlobVector, GradientSlice
 from paratrain.data.options import DataOptions
 from paratrain.errors import LayerError, NetError
 from paratrain.proto import LayerParameter, Phase
@@ -109,7 +109,7 @@ class Layer(abc.ABC):
         self.backend = context.backend
         self.xp = context.backend.xp
         self.name = parameter.name
-        self.blobs: list[Blob] = []
+        self.blobs: list[Blob] = BlobVector(dtype=context.dtype)
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
         self.needs_backward = True

@@ -82,7 +82,9 @@ class MemoryDataLayer(Layer):
         samples, values = np.asarray(data, dtype), np.asarray(labels, dtype)
         wanted = self._shape[1:]
         if samples.ndim != 4 or samples.shape[1:] != wanted:
-            raise self._data_error(f"expected data of the shape {('n', *wanted)}, found {samples.shape}")
+            raise self._data_error(
+                f"expected data of the shape (n, {', '.join(map(str, wanted))}), found {samples.shape}"
+            )
         if values.size != len(samples) or values.ndim == 0:
             raise self._data_error(f"expected a label for each of {len(samples)} samples, found shape {values.shape}")
         if len(samples) == 0 or len(samples) % self.batch_size:

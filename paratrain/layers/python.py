@@ -10,30 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from paratrain.blob import Blob
+from paratrain.blob import Blob, BlobVector
 from paratrain.layers.base import Layer, LayerContext, register_layer
 from paratrain.proto import LayerParameter
 
-__all__ = ["BlobVector", "PythonLayer", "UserLayer"]
+__all__ = ["PythonLayer", "UserLayer"]
 
 _METHODS = ("setup", "reshape", "forward", "backward")
 _CAFFE_HINT = (
     "; write 'import paratrain as caffe', or let 'import caffe' find paratrain: python -m paratrain.as_caffe --install"
 )
-
-
-class BlobVector(list[Blob]):
-    """Blobs that a user's layer owns."""
-
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        super().__init__()
-        self._dtype = dtype
-
-    def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros; fill it through its ``data`` (pycaffe's name)."""
-        self.append(Blob(shape, self._dtype))
 
 
 class UserLayer:
@@ -107,8 +93,8 @@ class PythonLayer(Layer):
                 f"runs code that the file names, class '{python.layer}' of module '{python.module}'; if you trust it, "
                 "give --allow-python"
             )
-        blobs = BlobVector(context.dtype)
-        self.blobs, self._carried_blobs = blobs, BlobVector(context.dtype)
+        blobs = BlobVector(dtype=context.dtype)
+        self.blobs, self._carried_blobs = blobs, BlobVector(dtype=context.dtype)
         self.user_layer = self._create()
         attributes = {"param_str": python.param_str, "param_str_": python.param_str, "phase": int(context.phase)}
         attributes |= {

@@ -12,7 +12,10 @@ __all__ = ["MISMATCH_ADVICE", "CopyRules", "CopyTable"]
 
 logger = logging.getLogger(__name__)
 
-MISMATCH_ADVICE = "; to train this layer anew, give it another name, or leave out what does not fit by --allow-mismatch"
+MISMATCH_ADVICE = (
+    "; to train this layer anew, give it another name, or let `paratrain train` leave out what does not fit by "
+    "--allow-mismatch"
+)
 _MOST_ROWS = 400
 
 

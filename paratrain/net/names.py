@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from paratrain.registry import nearest
 
@@ -12,7 +12,22 @@ if TYPE_CHECKING:
     from paratrain.blob import Blob
     from paratrain.layers.base import Layer
 
-__all__ = ["NameInterface", "did_you_mean"]
+__all__ = ["NameInterface", "Named", "did_you_mean"]
+
+Value = TypeVar("Value")
+
+
+class Named(OrderedDict[str, Value]):
+    """Parts of a net by name, in its order. A name that is not there is a KeyError, which names the nearest; ``what`` is
+    what they are called in it.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, Value]] = (), what: str = "part") -> None:
+        super().__init__(items)
+        self._what = what
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"the net has no {self._what} '{name}'{did_you_mean(str(name), self)}")
 
 
 class NameInterface:
@@ -47,12 +62,12 @@ class NameInterface:
     @property
     def layer_dict(self) -> OrderedDict[str, Layer]:
         """The layers by name."""
-        return OrderedDict(zip(self.layer_names, self.layers, strict=True))
+        return Named(zip(self.layer_names, self.layers, strict=True), "layer")
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """The weight of each blob in the loss, by name; 0 for most."""
-        return OrderedDict((name, self.loss_weight(name)) for name in self.blobs)
+        return Named(((name, self.loss_weight(name)) for name in self.blobs), "blob")
 
     # What follows are pycaffe's own names for what it is made of, which scripts use as well.
 
@@ -93,4 +108,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = nearest(name, names)
     if close:
         return f"; did you mean {' or '.join(repr(match) for match in close)}?"
-    return f"; it has {', '.join(names)}"
+    return f"; it has {', '.join(names) or 'none'}"

@@ -20,6 +20,7 @@ from paratrain.net.copying import CopyRules
 from paratrain.net.fusion import Fusion
 from paratrain.net.layer_callbacks import LayerCallbacks
 from paratrain.net.memory_plan import MemoryPlan
+from paratrain.net.names import Named
 from paratrain.net.parameters import Allocator, Parameters
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
@@ -125,7 +126,7 @@ class Net(ArrayInterface):
         try:
             layer.set_up(wired.bottoms, wired.tops)
         except NetError as error:
-            raise layer.named(error) from None
+            raise layer.named(error) from error.__cause__
         self._bottom_shapes.append([blob.shape for blob in wired.bottoms])
         report.layer(logger, layer, wired.tops, self)
         self._add_parameters(parameter, layer, wired)
@@ -152,7 +153,7 @@ class Net(ArrayInterface):
     @property
     def params(self) -> OrderedDict[str, list[Blob]]:
         """The parameter blobs of each layer that has some, by layer name."""
-        return OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
+        return Named(((layer.name, layer.blobs) for layer in self.layers if layer.blobs), "layer with parameters")
 
     @property
     def bottoms(self) -> list[list[Blob]]:
@@ -168,13 +169,13 @@ class Net(ArrayInterface):
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """The names of the blobs that each layer reads, by layer name."""
         names = zip(self.layer_names, self._wiring.layers, strict=True)
-        return OrderedDict((name, list(wired.bottom_names)) for name, wired in names)
+        return Named(((name, list(wired.bottom_names)) for name, wired in names), "layer")
 
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """The names of the blobs that each layer makes, by layer name."""
         names = zip(self.layer_names, self._wiring.layers, strict=True)
-        return OrderedDict((name, list(wired.top_names)) for name, wired in names)
+        return Named(((name, list(wired.top_names)) for name, wired in names), "layer")
 
     @property
     def output_names(self) -> list[str]:
@@ -234,7 +235,7 @@ class Net(ArrayInterface):
         try:
             layer.forward(wired.bottoms, wired.tops)
         except NetError as error:
-            raise layer.named(error) from None
+            raise layer.named(error) from error.__cause__
         if layer.is_data:
             self.data_s += time.perf_counter() - begin
         if self.debug_info:
@@ -318,7 +319,7 @@ class Net(ArrayInterface):
             layer.reshape(wired.bottoms, wired.tops)
             layer.set_loss_weights(wired.tops)
         except NetError as error:
-            raise layer.named(error) from None
+            raise layer.named(error) from error.__cause__
         self._bottom_shapes[index] = [blob.shape for blob in wired.bottoms]
 
     def close(self) -> None:

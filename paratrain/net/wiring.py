@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from paratrain.blob import Blob
 from paratrain.errors import NetError
 from paratrain.layers.base import Layer
+from paratrain.net.names import Named
 from paratrain.proto import LayerParameter
 from paratrain.registry import nearest
 
@@ -51,7 +52,7 @@ class Wiring:
 
     def __init__(self, dtype: object) -> None:
         self.layers: list[LayerWiring] = []
-        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self.blobs: OrderedDict[str, Blob] = Named(what="blob")
         self._dtype = dtype
         self._needs_gradient: dict[str, bool] = {}
         self._unused: dict[str, None] = {}

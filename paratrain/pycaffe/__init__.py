@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from paratrain import __version__
-from paratrain.blob import Blob
+from paratrain.blob import Blob, BlobVector
 from paratrain.layers.python import UserLayer as Layer
 from paratrain.proto import TEST, TRAIN, LayerParameter
 from paratrain.pycaffe.logs import init_log, log
@@ -35,6 +35,7 @@ from paratrain.pycaffe.solvers import (
     get_solver,
 )
 from paratrain.pycaffe.timer import Timer
+from paratrain.solvers import Solver as Solver  # of caffe._caffe, as BlobVec is
 
 if TYPE_CHECKING:
     from paratrain import proto
@@ -87,12 +88,19 @@ __all__ = [
     "to_proto",
 ]
 
+BlobVec = BlobVector
+"""What ``net.params[name]`` is, as scripts that merge BatchNorm into weights ask: ``caffe._caffe.BlobVec``."""
+
 _MODULES = {
+    "_caffe": "paratrain.pycaffe",
+    "classifier": "paratrain.pycaffe.classifier",
     "coord_map": "paratrain.pycaffe.coord_map",
+    "detector": "paratrain.pycaffe.detector",
     "draw": "paratrain.pycaffe.draw",
     "io": "paratrain.pycaffe.io",
     "net_spec": "paratrain.pycaffe.net_spec",
     "proto": "paratrain.proto",
+    "pycaffe": "paratrain.pycaffe",
 }
 _ELSEWHERE = {
     "Classifier": "paratrain.pycaffe.classifier",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from paratrain.data import datum as datums
 from paratrain.errors import DataError, ShapeMismatchError
-from paratrain.proto import BlobProto, BlobProtoVector, Datum, array_to_blob, blob_to_array
+from paratrain.proto import BlobProto, BlobProtoVector, Datum, array_to_blob, blob_to_array, caffe_pb2
 from paratrain.tools.image_arrays import load_image, oversample, resize_image
 from paratrain.tools.net_inputs import Transformer
 
@@ -23,6 +24,7 @@ __all__ = [
     "arraylist_to_blobprotovector_str",
     "blobproto_to_array",
     "blobprotovector_str_to_arraylist",
+    "caffe_pb2",
     "datum_to_array",
     "load_image",
     "oversample",
@@ -30,6 +32,27 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+# What Caffe's module has imported for itself, and scripts take from there: ``caffe.io.resize`` is scikit-image's.
+_OTHERS = {
+    "resize": ("scikit-image", "skimage.transform", "resize"),
+    "skimage": ("scikit-image", "skimage.io", ""),
+    "zoom": ("scipy", "scipy.ndimage", "zoom"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OTHERS:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    package, module, function = _OTHERS[name]
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        raise AttributeError(
+            f"caffe.io.{name} is that of {package}, which is not installed: pip install {package}, or use "
+            "caffe.io.resize_image and caffe.io.load_image, which need neither"
+        ) from None
+    return getattr(found, function) if function else importlib.import_module("skimage")
 
 
 def blobproto_to_array(blob: BlobProto, return_diff: bool = False) -> Array:

@@ -10,6 +10,7 @@ from paratrain.backends import create_backend
 from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter, read_prototxt, upgrade_net
 from paratrain.pycaffe.ranks import choices
+from paratrain.pycaffe.threads import take_threads
 from paratrain.random import entropy
 
 __all__ = ["Net"]
@@ -54,6 +55,7 @@ class Net(core.Net, metaclass=_AnyNet):
         phase = _check_phase(given["phase"])
         level, stages, weights = _check_rest(given)
         parameter = upgrade_net(read_prototxt(network_file, NetParameter))
+        take_threads()
         seed = entropy() if choices.seed is None else choices.seed
         context = LayerContext(
             backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True

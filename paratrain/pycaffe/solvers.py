@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 from paratrain import solvers as core
 from paratrain.data_parallel import create_parallel_solver
-from paratrain.errors import SolverError
 from paratrain.launch.abort import agreed
 from paratrain.proto import SolverParameter
 from paratrain.pycaffe import ranks
@@ -57,36 +57,40 @@ class _NamedSolver(metaclass=_SolverType):
 
 
 class SGDSolver(_NamedSolver, solver_type="SGD"):
-    """``SGDSolver(solver_file)``: the solver of a solver prototxt, which must be one of type SGD."""
+    """``SGDSolver(solver_file)``: the solver of a solver prototxt, of type SGD whatever it says."""
 
 
 class NesterovSolver(_NamedSolver, solver_type="Nesterov"):
-    """``NesterovSolver(solver_file)``: the solver of a solver prototxt, which must be one of type Nesterov."""
+    """``NesterovSolver(solver_file)``: the solver of a solver prototxt, of type Nesterov whatever it says."""
 
 
 class AdaGradSolver(_NamedSolver, solver_type="AdaGrad"):
-    """``AdaGradSolver(solver_file)``: the solver of a solver prototxt, which must be one of type AdaGrad."""
+    """``AdaGradSolver(solver_file)``: the solver of a solver prototxt, of type AdaGrad whatever it says."""
 
 
 class RMSPropSolver(_NamedSolver, solver_type="RMSProp"):
-    """``RMSPropSolver(solver_file)``: the solver of a solver prototxt, which must be one of type RMSProp."""
+    """``RMSPropSolver(solver_file)``: the solver of a solver prototxt, of type RMSProp whatever it says."""
 
 
 class AdaDeltaSolver(_NamedSolver, solver_type="AdaDelta"):
-    """``AdaDeltaSolver(solver_file)``: the solver of a solver prototxt, which must be one of type AdaDelta."""
+    """``AdaDeltaSolver(solver_file)``: the solver of a solver prototxt, of type AdaDelta whatever it says."""
 
 
 class AdamSolver(_NamedSolver, solver_type="Adam"):
-    """``AdamSolver(solver_file)``: the solver of a solver prototxt, which must be one of type Adam."""
+    """``AdamSolver(solver_file)``: the solver of a solver prototxt, of type Adam whatever it says."""
 
 
 def _make_solver(solver_file: Path, kind: str | None) -> core.Solver:
     def read() -> SolverParameter:
         parameter = read_solver(solver_file)
-        if kind not in (None, parameter.type):
-            raise SolverError(
-                f"{os.fspath(solver_file)}: type is '{parameter.type}', not '{kind}'; use get_solver(...)"
-            )
+        if kind is not None and parameter.type != kind:
+            if parameter.HasField("type"):
+                warnings.warn(
+                    f"{os.fspath(solver_file)}: type is '{parameter.type}', but {kind}Solver(...) trains by {kind}, as in "
+                    "Caffe; get_solver(...) goes by the file",
+                    stacklevel=4,
+                )
+            parameter.type = kind
         if parameter.random_seed < 0 and ranks.choices.seed is not None:
             parameter.random_seed = ranks.choices.seed
         return parameter

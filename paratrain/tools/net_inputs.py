@@ -97,21 +97,26 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: npt.ArrayLike) -> None:
-        """Set what is subtracted: a value for each channel, (C,), or an image (C, H, W), or (H, W) for all channels."""
+        """Set what is subtracted: a value for each channel, (C,), or an image (C, H, W), or (H, W) for all channels.
+
+        An image of another size is resized to the input's, as every image is.
+        """
         shape = self._shape(in_)[1:]
         values = np.asarray(mean, np.float32)
         if values.ndim == 1:
             values = values[:, np.newaxis, np.newaxis]
         elif values.ndim == 2:
             values = values[np.newaxis]
-        fits = values.ndim == 3 and (
-            values.shape == (shape[0], 1, 1) or values.shape == shape or values.shape == (1, *shape[1:])
+        is_image = (
+            np.ndim(mean) > 1 and values.ndim == len(shape) == 3 and len(values) in (1, shape[0]) and values.size > 0
         )
-        if not fits:
+        if not is_image and values.shape != (shape[0], 1, 1):
             raise ShapeMismatchError(
                 f"input '{in_}' has the shape {shape} (C, H, W), and the mean {np.shape(mean)}: give one value for each of "
-                f"the {shape[0]} channels, mean.mean((1, 2)), or an image of the input's size"
+                f"the {shape[0]} channels, mean.mean((1, 2)), or an image of as many channels"
             )
+        if is_image and values.shape[1:] not in ((1, 1), shape[1:]):
+            values = resize_image(values.transpose(1, 2, 0), shape[1:]).transpose(2, 0, 1)
         self.mean[in_] = values
 
     def set_input_scale(self, in_: str, scale: float) -> None:

@@ -36,6 +36,7 @@ _ISA_NAMES = {0x1: "sse41", 0x3: "avx", 0x7: "avx2", 0xF: "avx2_vnni", 0x1F: "av
               0x67: "avx512_core_vnni", 0xE7: "avx512_core_bf16", 0x1EF: "avx512_core_fp16",
               0xFEF: "avx512_core_amx", 0x1FEF: "avx512_core_amx_fp16"}  # fmt: skip
 _AVX2, _AVX512 = 0x7, 0x20
+_PAUSE_HARD = 2
 
 
 class ExecuteArgument(ctypes.Structure):
@@ -85,6 +86,9 @@ class Library:
             # A name asked of a library is looked for in those that it was built with, too: OpenMP's are found.
             self._short = ctypes.PyDLL(str(path))
             self._short.omp_get_max_threads()
+        with contextlib.suppress(AttributeError):  # runtimes older than OpenMP 5
+            # A process that is forked has none of libgomp's threads, and would wait for them for ever: end them first.
+            os.register_at_fork(before=functools.partial(self._short.omp_pause_resource_all, _PAUSE_HARD))
         self._functions: dict[str, Any] = {}
         for name, letters in CONSTRUCTORS.items():
             self._declare(name, "p" + letters)

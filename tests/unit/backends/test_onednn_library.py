@@ -65,6 +65,42 @@ def test_one_thread_unless_the_user_says_otherwise(library: Library) -> None:
         assert ("OMP_NUM_THREADS" in names.split()) == bool(given), "the environment is left as it was"
 
 
+FORK = """
+import os, signal
+import numpy as np
+from paratrain.layers import LayerContext
+from paratrain.backends import create_backend
+from paratrain.net import Net
+from paratrain.proto import TEST, NetParameter, parse_prototxt
+net = Net(parse_prototxt(open("net.prototxt").read(), NetParameter), LayerContext(create_backend("onednn"), TEST))
+expected = net.forward_from_to() or net.blobs["out"].data.sum()
+assert len(os.listdir("/proc/self/task")) > 1, "several threads compute"
+if not (child := os.fork()):
+    signal.alarm(30)
+    net.forward_from_to()
+    os._exit(int(net.blobs["out"].data.sum() != expected))
+status = os.waitpid(child, 0)[1]
+net.forward_from_to()
+print(status, len(os.listdir("/proc/self/task")))
+"""
+FORK_NET = """
+layer { name: "data" type: "DummyData" top: "data"
+        dummy_data_param { shape { dim: 8 dim: 16 dim: 32 dim: 32 } data_filler { type: "constant" value: 1 } } }
+layer { name: "out" type: "Convolution" bottom: "data" top: "out"
+        convolution_param { num_output: 32 kernel_size: 3 weight_filler { type: "constant" value: 1 } } }
+"""
+
+
+def test_a_forked_process_computes(tmp_path: Path) -> None:
+    need_onednn()
+    (tmp_path / "net.prototxt").write_text(FORK_NET)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout == "0 2\n", done.stderr
+
+
 def test_plain_loops_are_refused(library: Library) -> None:
     engine = Engine(library)
     plain = Layout.plain(library, (2, 16, 8, 8))

@@ -160,8 +160,9 @@ def test_an_exception_names_the_layer_and_keeps_the_traceback() -> None:
 def test_in_a_net_too() -> None:
     text = 'layer { type: "Python" top: "x" name: "mine" python_param { module: "user_module" layer: "Broken" } }'
     net = Net(text_format.Parse(text, NetParameter()), LayerContext(create_backend(), TRAIN))
-    with pytest.raises(NetError, match=r"(?s)'mine'.*user's own words.*Traceback.*in helper"):
+    with pytest.raises(NetError, match=r"(?s)'mine'.*user's own words.*Traceback.*in helper") as caught:
         net.forward()
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_code_may_be_forbidden() -> None:

@@ -79,7 +79,7 @@ def test_what_cannot_be_classified(tmp_path: Path, images: list[npt.NDArray[np.f
     with pytest.raises(ShapeMismatchError, match="crops of 6 x 6 .* do not fit into images of 5 x 6"):
         Classifier(deploy, weights, image_dims=(5, 6)).predict(images)
     with pytest.raises(ShapeMismatchError, match="give one value for each of the 3 channels"):
-        Classifier(deploy, weights, mean=np.zeros((3, 8, 8)))
+        Classifier(deploy, weights, mean=np.zeros((4, 8, 8)))
     with pytest.raises(DataError, match="there is no image"):
         Classifier(deploy, weights).predict([])
     with pytest.raises(SnapshotError, match="no such file"):

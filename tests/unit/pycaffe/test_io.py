@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -237,7 +238,8 @@ def test_preprocess_resizes_first_and_does_only_what_is_set() -> None:
     ("method", "value", "said"),
     [
         ("set_mean", np.zeros(2), r"the mean \(2,\): give one value for each of the 3 channels"),
-        ("set_mean", np.zeros((3, 256, 256)), r"the mean \(3, 256, 256\)"),
+        ("set_mean", np.zeros((2, 256, 256)), r"the mean \(2, 256, 256\): .* an image of as many channels"),
+        ("set_mean", np.zeros((3, 0, 2)), r"the mean \(3, 0, 2\)"),
         ("set_mean", np.zeros((1, 3, 2, 2)), r"the mean \(1, 3, 2, 2\)"),
         ("set_transpose", (2, 0), r"\(2, 0\) is no order of its 3 axes"),
         ("set_transpose", (0, 0, 1), r"no order of its 3 axes"),
@@ -302,3 +304,30 @@ def test_datums_both_ways() -> None:
         io.array_to_datum(pixels[0])
     with pytest.raises(ParatrainError, match="should hold 4 values and holds 1"):
         io.datum_to_array(Datum(channels=1, height=2, width=2, data=b"x"))
+
+
+def test_a_mean_image_of_another_size_is_resized() -> None:
+    mean = np.random.default_rng(4).random((3, 5, 7)) * 255
+    made = io.Transformer({"data": (1, 3, 4, 2)})
+    made.set_mean("data", mean)
+    expected = io.resize_image(mean.transpose(1, 2, 0), (4, 2)).transpose(2, 0, 1)
+    np.testing.assert_allclose(made.mean["data"], expected, rtol=1e-6)
+    made.set_mean("data", mean[0])  # one for all channels
+    np.testing.assert_allclose(
+        made.mean["data"][0], io.resize_image(mean[0, :, :, np.newaxis], (4, 2))[:, :, 0], rtol=1e-6
+    )
+    made.set_mean("data", mean.mean((1, 2)))
+    assert made.mean["data"].shape == (3, 1, 1)
+
+
+def test_what_scripts_take_from_caffe_io_and_is_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert io.caffe_pb2.BlobProto is BlobProto
+    resize = ModuleType("skimage.transform")
+    resize.resize = len  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "skimage.transform", resize)
+    assert io.resize is len
+    monkeypatch.setitem(sys.modules, "skimage.transform", None)
+    with pytest.raises(AttributeError, match="resize is that of scikit-image, which is not installed: .*resize_image"):
+        _ = io.resize
+    with pytest.raises(AttributeError, match="has no attribute 'resise'"):
+        _ = io.resise

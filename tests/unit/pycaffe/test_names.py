@@ -11,6 +11,7 @@ import pytest
 import paratrain as caffe
 from paratrain import log as log_module
 from paratrain import pycaffe
+from paratrain.solvers import Solver
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ def test_layers_and_the_log_under_paratrain() -> None:
     assert dir(pycaffe) == sorted(set(dir(pycaffe)))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pycaffe.nothing
+
+
+def test_modules_that_scripts_reach_into_without_importing_them() -> None:
+    for module in (caffe, pycaffe):
+        assert module._caffe is module.pycaffe is pycaffe
+        assert module.classifier.Classifier is pycaffe.Classifier
+        assert module.detector.Detector is pycaffe.Detector
+    assert isinstance(caffe._caffe.BlobVec(), list)
+    assert caffe._caffe.Solver is Solver
 
 
 def test_the_log_is_switched_on(

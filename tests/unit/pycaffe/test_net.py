@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import paratrain as caffe
+from paratrain import pycaffe
 from paratrain.errors import NetError, ParatrainError, PrototxtError, ShapeMismatchError, SnapshotError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -102,6 +104,26 @@ def test_names_of_layers_and_blobs() -> None:
     assert sum(net.blob_loss_weights.values()) == 1
     for named in (net.blobs, net.params, net.layer_dict, net.top_names, net.bottom_names, net.blob_loss_weights):
         assert isinstance(named, OrderedDict)
+        assert list(copy.copy(named)) == list(named.copy()) == list(named)
+        assert "nothing" not in named
+        assert named.get("nothing") is None
+
+
+def test_a_name_that_is_not_there_is_a_key_error_with_the_nearest() -> None:
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    for named, what in ((net.blobs, "blob"), (net.top_names, "layer"), (net.layer_dict, "layer")):
+        with pytest.raises(KeyError, match=f"the net has no {what} 'dat'; did you mean 'data'"):
+            _ = named["dat"]
+    with pytest.raises(KeyError, match="the net has no layer with parameters 'conv'; it has ip"):
+        _ = net.params["conv"]
+    with pytest.raises(KeyError, match="the net has no blob '3'"):
+        _ = net.blobs[3]  # type: ignore[index]
+
+
+def test_parameters_are_a_blob_vec() -> None:
+    net = caffe.Net("convolutions.prototxt", caffe.TEST)
+    assert {type(blobs) for blobs in net.params.values()} == {pycaffe.BlobVec}  # scripts ask so
+    assert {type(layer.blobs) for layer in net.layers} == {pycaffe.BlobVec}
 
 
 def test_numbers_of_blobs_as_pycaffe_has_them() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import paratrain as caffe
-from paratrain.errors import PrototxtError, SnapshotError, SolverError
+from paratrain.errors import PrototxtError, SnapshotError
 from tests.unit.pycaffe.conftest import SOLVER
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -146,10 +146,16 @@ def test_a_solver_class_is_not_derived_from() -> None:
             pass
 
 
-def test_a_solver_of_another_type_is_not_an_sgd_solver(folder: Path) -> None:
+def test_a_solver_class_wins_over_the_type_in_the_file(folder: Path) -> None:
+    solver = caffe.AdamSolver("solver.prototxt")  # a file without a type, which would be SGD
+    assert isinstance(solver, caffe.AdamSolver)
+    assert solver.param.type == "Adam"
     (folder / "solver.prototxt").write_text(SOLVER + 'type: "Adam"')
-    with pytest.raises(SolverError, match="type is 'Adam', not 'SGD'"):
-        caffe.SGDSolver("solver.prototxt")
+    with pytest.warns(UserWarning, match="type is 'Adam', but SGDSolver.* trains by SGD") as caught:
+        solver = caffe.SGDSolver("solver.prototxt")
+    assert isinstance(solver, caffe.SGDSolver)
+    assert not isinstance(solver, caffe.AdamSolver)
+    assert caught[0].filename == __file__
 
 
 def test_missing_and_wrong_files_say_so(folder: Path) -> None:
