@@ -73,13 +73,14 @@ def check_roots(name: str, roots: int | None, communicator: Communicator, *, sha
 
 def slice_length(name: str, communicator: Communicator, roots: int | None = None) -> int:
     """The elements of a slice that suit this exchange."""
-    if name == "sharded" and communicator.local_size == communicator.size:
-        return _ELEMENTS_PER_SHARED_PART * communicator.size
-    return slice_length_of(name, communicator.size if roots is None else roots)
+    is_one_node = communicator.local_size == communicator.size
+    return slice_length_of(name, communicator.size if roots is None else roots, is_one_node=is_one_node)
 
 
-def slice_length_of(name: str, size: int) -> int:
+def slice_length_of(name: str, size: int, *, is_one_node: bool) -> int:
     """As `slice_length`, for so many ranks or, where `--roots` are fewer, so many of these."""
+    if name == "sharded" and is_one_node:
+        return _ELEMENTS_PER_SHARED_PART * size
     return max(_ELEMENTS_PER_SLICE, _ELEMENTS_PER_PART * size if name in ("sharded", "ring") else 0)
 
 

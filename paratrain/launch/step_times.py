@@ -18,7 +18,8 @@ def predict_steps(plan: AnyPlan, byte_count: int) -> list[StepPrediction]:
     tree = plan.tree
     assert tree is not None
     cluster = plan.cluster if isinstance(plan, ClusterPlan) else Cluster((plan.machine,))
+    lengths = {name: slice_length_of(name, tree.size, is_one_node=len(cluster.nodes) == 1) for name in STEP_EXCHANGES}
     return [
-        predict_step(name, cluster, tree, StepWork(byte_count, slice_length_of(name, tree.size) * _ITEM_BYTES))
-        for name in STEP_EXCHANGES
+        predict_step(name, cluster, tree, StepWork(byte_count, length * _ITEM_BYTES))
+        for name, length in lengths.items()
     ]

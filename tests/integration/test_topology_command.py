@@ -254,13 +254,13 @@ def test_a_tree_of_ranks_over_several_nodes_is_made_of_messages() -> None:
 
 def test_ranks_on_cores_see_what_the_automatic_exchange_compares() -> None:
     """One node, and two; the time in the last column is the sum of the others."""
-    for options, ranks in ((("--ranks", "4"), 4), (("--ranks", "2", "--nodes", "2"), 4)):
+    for options, ranks, part in ((("--ranks", "4"), 4, 1 << 20), (("--ranks", "2", "--nodes", "2"), 4, 1 << 17)):
         lines = shown(*options, "--bytes", "8M").partition("Predicted for a training step with 8 MB of parameters")[2]
         rows = {line[4:].split()[0]: line for line in lines.splitlines()[2:]}
         assert list(rows) == ["tree", "sharded", "ring", "mpi"]
         assert [name for name, line in rows.items() if line.startswith("  * ")] == ["sharded"]
         nodes = [Machine(cpu_ranks=tuple(map(CpuRank, range(ranks // count)))) for count in (len(options) // 2,)]
         cluster = Cluster(tuple(nodes * (len(options) // 2)))
-        found = predict_step("sharded", cluster, plan_ranks([0] * 4), StepWork(8_000_000, 4 * 128 * 1024 * 4))
+        found = predict_step("sharded", cluster, plan_ranks([0] * 4), StepWork(8_000_000, 4 * part * 4))
         assert rows["sharded"].endswith(duration(found.total_s))
     assert "training step" not in shown("--machine", "hgx-a100")  # GPUs exchange otherwise

@@ -31,7 +31,8 @@ _POST_OPERATION = 32768
 
 @dataclass(frozen=True)
 class _Chain:
-    """destination = ((first OP second) OP' operand') ... + kept * destination; names are arrays, or numbers of the step.
+    """destination = ((first OP second) OP' operand') ... + kept * destination; names are arrays, numbers of the step, or
+    "scratch": values of the piece at hand, which stay in the cache.
 
     A function of one value has the operand "". It must not come first: oneDNN has no kernel for what follows one.
     """
@@ -50,7 +51,6 @@ def _chains(rule: UpdateRule, diffs: Sequence[str]) -> list[_Chain]:
     """
     add, multiply = Algorithm.BINARY_ADD, Algorithm.BINARY_MUL
     summed = tuple((add, name) for name in diffs)
-    diff = diffs[0]
     if isinstance(rule, MomentumRule):
         kept = rule.momentum or None
         return [
@@ -58,11 +58,11 @@ def _chains(rule: UpdateRule, diffs: Sequence[str]) -> list[_Chain]:
             _Chain(Algorithm.BINARY_SUB, "data", "history0", (), "data"),
         ]
     return [
-        _Chain(multiply, "data", "decay", (*summed, (multiply, "scale")), diff),
-        _Chain(multiply, diff, "mean_share", (), "history0", rule.momentum),
-        _Chain(multiply, diff, diff, ((multiply, "square_share"),), "history1", rule.momentum2),
-        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), diff),
-        _Chain(Algorithm.BINARY_DIV, "history0", diff, ((multiply, "negative_rate"),), "data", 1.0),
+        _Chain(multiply, "data", "decay", (*summed, (multiply, "scale")), "scratch"),
+        _Chain(multiply, "scratch", "mean_share", (), "history0", rule.momentum),
+        _Chain(multiply, "scratch", "scratch", ((multiply, "square_share"),), "history1", rule.momentum2),
+        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), "scratch"),
+        _Chain(Algorithm.BINARY_DIV, "history0", "scratch", ((multiply, "negative_rate"),), "data", 1.0),
     ]
 
 
@@ -72,6 +72,7 @@ class OneDnnUpdate:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._numbers: dict[str, Array] = {}
+        self._scratch = aligned(4 * _LONGEST).view(np.float32)
         self._built: dict[int, _Built] = {}
         self._built_for: tuple[float | None, ...] = ()
         self._rule: UpdateRule = MomentumRule(0.0)
@@ -97,15 +98,16 @@ class OneDnnUpdate:
             guarded = False  # the sum of several is looked at when it has been made, in the first pass
         for begin in range(start, stop, _LONGEST):
             length = min(stop - begin, _LONGEST)
-            made = self._arrays[self._first_made][begin : begin + length] if guarded else None
+            made = self._first_made(begin, length) if guarded else None
             if not self._sized(length).run(self._addresses, 4 * begin, made):
                 return False
         return True
 
-    @property
-    def _first_made(self) -> str:
-        """What the first pass writes."""
-        return "history0" if isinstance(self._rule, MomentumRule) else self._diffs[0]
+    def _first_made(self, begin: int, length: int) -> Array:
+        """What the first pass writes of a piece."""
+        if isinstance(self._rule, MomentumRule):
+            return self._arrays["history0"][begin : begin + length]
+        return self._scratch[:length]
 
     def _sized(self, length: int) -> _Built:
         second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
@@ -114,7 +116,8 @@ class OneDnnUpdate:
         if built_for != self._built_for or is_full:  # they are part of the kernels
             self._built, self._built_for = {}, built_for
         if length not in self._built:
-            self._built[length] = _Built(self._engine, length, _chains(self._rule, self._diffs), self._numbers)
+            chains, fixed = _chains(self._rule, self._diffs), {**self._numbers, "scratch": self._scratch}
+            self._built[length] = _Built(self._engine, length, chains, fixed)
         return self._built[length]
 
     def _set(self, **numbers: float) -> None:
@@ -125,33 +128,38 @@ class OneDnnUpdate:
 
 
 class _Built:
-    """The chains of an update as primitives for one length."""
+    """The chains of an update as primitives for one length.
 
-    def __init__(self, engine: Engine, length: int, chains: Sequence[_Chain], numbers: Mapping[str, Array]) -> None:
+    ``fixed`` are the arrays that stay where they are: numbers, which have one value, and those that hold a piece.
+    """
+
+    def __init__(self, engine: Engine, length: int, chains: Sequence[_Chain], fixed: Mapping[str, Array]) -> None:
         library = self._library = engine.library
         self._stream = engine.stream
-        layouts = {True: Layout.plain(library, (length,)), False: Layout.plain(library, (1,))}
+        piece, number = Layout.plain(library, (length,)), Layout.plain(library, (1,))
         self._memories: dict[str, Handle] = {}
         self._calls: list[tuple[Any, ...]] = []
-        self._held: list[Any] = [numbers]
+        self._held: list[Any] = [fixed]
+
+        def layout(name: str) -> Handle:
+            return (number if name in fixed and fixed[name].size == 1 else piece).handle
 
         def memory(name: str) -> int:
             if name not in self._memories:
-                number = numbers.get(name)
-                layout, place = layouts[number is None], None if number is None else number.ctypes.data
-                self._memories[name] = library.new("memory", "memory_create", layout.handle, engine.handle, place)
+                place = fixed[name].ctypes.data if name in fixed else None
+                self._memories[name] = library.new("memory", "memory_create", layout(name), engine.handle, place)
             return self._memories[name].value
 
         for chain in chains:
-            layout_of = {name: layouts[name not in numbers].handle for name in (chain.first, chain.second)}
-            layout_of |= {name: layouts[name not in numbers].handle for _, name in chain.then if name}
+            operands = (chain.first, chain.second, *(name for _, name in chain.then if name))
+            layout_of = {name: layout(name) for name in operands}
             sources = layout_of[chain.first], layout_of[chain.second]
             descriptor = library.new_primitive_descriptor(
                 "binary",
                 engine.handle,
                 chain.operation,
                 *sources,
-                layouts[True].handle,
+                piece.handle,
                 attributes(library, _post_operations(library, chain, layout_of)),
             )
             primitive = library.new("primitive", "primitive_create", descriptor)
@@ -168,7 +176,7 @@ class _Built:
             )
             self._held += [primitive, passed]
             self._calls.append((primitive.value, self._stream.value, len(numbered), ctypes.addressof(passed)))
-        self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in numbers]
+        self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in fixed]
 
     def run(self, addresses: Mapping[str, int], offset: int, made: Array | None) -> bool:
         """Run all chains on arrays that begin so many bytes behind these addresses.

@@ -27,7 +27,8 @@ A seconds to add it, b to send it in the node (a for each message on top), B ove
 
     U(x) = x (2 (2 + h) / r), with h arrays that the solver remembers, each of which is read and written as parameters and
     gradients are, and r the bytes a second that a core reads and writes; "sharded" on one node saves reading the gradients,
-    which are in its cache then: 2 (2 + h) - 1.
+    which are in its cache then: 2 (2 + h) - 1. Where only two ranks share memory, the update itself adds both gradients: of
+    the three accesses that are A, which make a sum, only the one that reads the other's gradient is left.
 
 The bytes are those of Patarasuk and Yuan 2009 ("Bandwidth optimal all-reduce algorithms for clusters of workstations"), the
 rounds of `mpi` Rabenseifner's (2004); what an MPI really does is its own affair. A, b and r are what a core reaches alone;
@@ -56,6 +57,8 @@ STEP_EXCHANGES = ("tree", "sharded", "ring", "mpi")
 
 # Bytes that memory moves for a byte that is added (two read, one written), and for one that a message copies twice.
 _MOVED_BY_ADDING = 3
+# So few ranks' gradients are added by the update that uses them.
+_MOST_ADDED_BY_UPDATE = 2
 _MOVED_BY_MESSAGES = 4
 
 
@@ -197,9 +200,12 @@ class _Step:
         sum_s += self._slices_s if self.size > 1 else 0.0
         return StepPrediction(exchange, sum_s, update_s, spread_s)
 
-    def update_s(self, byte_count: float, busy: int, *, is_in_cache: bool = False) -> float:
-        """U: the seconds for updating `byte_count` bytes of parameters, while `busy` ranks of a node do so."""
-        moved = 2 * (2 + self.work.history_count) - (1 if is_in_cache else 0)
+    def update_s(self, byte_count: float, busy: int, *, gradients_moved: int = 2) -> float:
+        """U: the seconds for updating `byte_count` bytes of parameters, while `busy` ranks of a node do so.
+
+        `gradients_moved` is how many times the bytes of gradients are read or written.
+        """
+        moved = 2 * (1 + self.work.history_count) + gradients_moved
         return byte_count * moved / self._shared(self._core_bytes_per_s, 1, busy)
 
     def add_s(self, byte_count: float, busy: int) -> float:
@@ -242,8 +248,11 @@ class _Step:
         roots = self.work.root_count or self.size
         part = self.work.byte_count / roots
         latency = figures()["shared"]["within_a_numa_node"]["latency_us"] * 1e-6
-        sum_s = latency + self.add_s((self.size - 1) * part, roots)
-        return self.prediction("sharded", sum_s, self.update_s(part, roots, is_in_cache=roots > 1), latency)
+        sum_s = self.add_s((self.size - 1) * part, roots)
+        if 1 < roots <= self.size <= _MOST_ADDED_BY_UPDATE:
+            sum_s /= _MOVED_BY_ADDING
+        update_s = self.update_s(part, roots, gradients_moved=1 if roots > 1 else 2)
+        return self.prediction("sharded", latency + sum_s, update_s, latency)
 
     def message_sharded(self) -> StepPrediction:
         roots = self.work.root_count or self.size

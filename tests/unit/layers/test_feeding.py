@@ -135,7 +135,9 @@ def test_the_next_good_record_takes_the_place_of_a_bad_one(damaged, workers):
 
 
 def test_with_bad_records_too_the_ranks_read_what_one_would(damaged):
-    one = batches(set_up(data_layer(damaged.replace("batch_size: 7", "batch_size: 14"), CROPPED, "shuffle: true"), 2, "skip"), 6)
+    one = batches(
+        set_up(data_layer(damaged.replace("batch_size: 7", "batch_size: 14"), CROPPED, "shuffle: true"), 2, "skip"), 6
+    )
     ranks = [
         batches(set_up(data_layer(damaged, CROPPED, "shuffle: true"), 1 + rank, "skip", rank=rank, size=2), 6)
         for rank in (0, 1)
