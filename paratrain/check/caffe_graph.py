@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from paratrain.check.graph import quoted
+from paratrain.check.graph import makers_first, quoted
 from paratrain.errors import NetError
 from paratrain.proto import LayerParameter, NetParameter, NetStateRule, upgrade_net
 
@@ -143,20 +142,7 @@ def _made(layer: LayerParameter) -> str:
 
 def _in_order(graph: CaffeGraph) -> CaffeGraph:
     """The same graph with nodes behind their makers: a blob may be made by layers of both phases, and read in between."""
-    readers: dict[int, set[int]] = {index: set() for index in range(len(graph.nodes))}
-    for edge in graph.edges:
-        readers[edge.start].add(edge.stop)
-    waits = [sum(index in stops for stops in readers.values()) for index in readers]
-    ready = [index for index, count in enumerate(waits) if count == 0]
-    order: list[int] = []
-    while ready:
-        node = heapq.heappop(ready)
-        order.append(node)
-        for reader in readers[node]:
-            waits[reader] -= 1
-            if waits[reader] == 0:
-                heapq.heappush(ready, reader)
-    order += sorted(set(readers) - set(order))  # a circle, which no net that runs has
+    order = makers_first(len(graph.nodes), ((edge.start, edge.stop) for edge in graph.edges))
     place = {node: index for index, node in enumerate(order)}
     edges = [CaffeEdge(place[e.start], place[e.stop], e.label, e.is_both_ways) for e in graph.edges]
     return CaffeGraph(graph.name, graph.direction, [graph.nodes[node] for node in order], edges)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from paratrain.check.nets import NetReport
 from paratrain.check.shapes import ShapedLayer, top_names
 from paratrain.proto import TEST, TRAIN, LayerParameter, Phase
 
-__all__ = ["BlobBox", "Graph", "Node", "build_graph", "quoted", "to_dot"]
+__all__ = ["BlobBox", "Graph", "Node", "build_graph", "makers_first", "quoted", "to_dot"]
 
 FAMILIES = {
     "data": ("Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "Parameter", "WindowData"),
@@ -74,11 +74,14 @@ def build_graph(nets: Sequence[NetReport]) -> Graph:
     return _in_order(graph)
 
 
-def _in_order(graph: Graph) -> Graph:
-    """The same graph with every node behind those it reads from: a layer of a later net may feed one of an earlier."""
-    readers: dict[int, set[int]] = {index: set() for index in range(len(graph.nodes))}
-    waits = [0] * len(graph.nodes)
-    for maker, _, reader in graph.edges:
+def makers_first(node_count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the nodes in an order in which readers come behind their makers; ``edges`` go from makers to readers.
+
+    The order is that of the numbers as far as can be. The nodes of a circle come last.
+    """
+    readers: dict[int, set[int]] = {index: set() for index in range(node_count)}
+    waits = [0] * node_count
+    for maker, reader in edges:
         if reader not in readers[maker]:
             readers[maker].add(reader)
             waits[reader] += 1
@@ -91,8 +94,15 @@ def _in_order(graph: Graph) -> Graph:
             waits[reader] -= 1
             if waits[reader] == 0:
                 heapq.heappush(ready, reader)
-    # Phases that wire the same layers in opposite order leave a circle; its layers keep the order of the net.
-    order += [index for index in range(len(graph.nodes)) if index not in set(order)]
+    return order + sorted(set(readers) - set(order))
+
+
+def _in_order(graph: Graph) -> Graph:
+    """The same graph with every node behind those it reads from: a layer of a later net may feed one of an earlier.
+
+    Phases that wire the same layers in opposite order leave a circle; its layers keep the order of the net.
+    """
+    order = makers_first(len(graph.nodes), ((maker, reader) for maker, _, reader in graph.edges))
     place = {node: index for index, node in enumerate(order)}
     edges = sorted({(place[maker], blob, place[reader]) for maker, blob, reader in graph.edges})
     return Graph(graph.name, graph.phases, [graph.nodes[node] for node in order], [e for e in edges if e[0] < e[2]])

@@ -13,7 +13,7 @@ from paratrain.comm.message_sharded import MessageSharded
 from paratrain.comm.message_tree import MessageTree
 from paratrain.comm.nccl import NCCL
 from paratrain.comm.shared_sharded import SharedSharded
-from paratrain.comm.shared_tree import SharedTree, TwoLevelTree
+from paratrain.comm.shared_tree import SharedTree
 from paratrain.comm.two_level import TwoLevel, TwoLevelRing, column_ranks
 from paratrain.errors import CommunicationError
 from paratrain.topology.tree import Tree
@@ -117,11 +117,9 @@ def create_exchange(
             return Allreduce(communicator, arrays, slices, scale)
         case "ring" if not memory.is_shared:
             return MessageRing(communicator, arrays, slices, scale, gradient_dtype=gradient_dtype)
-        case "tree" if memory.is_shared and is_one_node:
-            return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=memory.flags(len(slices)))
         case "tree" if memory.is_shared:
             flags = memory.flags(len(slices))
-            return TwoLevelTree(
+            return SharedTree(
                 communicator, arrays, slices, scale, tree=tree, flags=flags, gradient_dtype=gradient_dtype
             )
         case "tree":

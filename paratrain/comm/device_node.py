@@ -35,7 +35,7 @@ class DeviceSharded(Exchange):
     """
 
     name: ClassVar[str] = "sharded"
-    most_slices: ClassVar[int] = 1 << 20
+    most_slices: int = 1 << 20
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class DeviceTree(Exchange):
     """
 
     name: ClassVar[str] = "tree"
-    most_slices: ClassVar[int] = 1 << 20
+    most_slices: int = 1 << 20
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class Exchange(ABC):
 
     name: ClassVar[str]
     """What `--exchange` calls it."""
-    most_slices: ClassVar[int] = 8
+    most_slices: int = 8
     """Slices that should be under way at the same time: enough to keep all ranks busy, few enough for what they need."""
     sums_in_cache: ClassVar[bool] = False
     """Whether the first thing that `sum` waits for is all other ranks, and the sum itself is better put off until its

@@ -36,7 +36,7 @@ class NcclExchange(Exchange):
     """
 
     name: ClassVar[str] = NCCL
-    most_slices: ClassVar[int] = 1 << 20
+    most_slices: int = 1 << 20
 
     def __init__(
         self,

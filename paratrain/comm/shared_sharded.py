@@ -28,7 +28,7 @@ class SharedSharded(Exchange):
     """
 
     name: ClassVar[str] = "sharded"
-    most_slices: ClassVar[int] = 1 << 20
+    most_slices: int = 1 << 20
     sums_in_cache: ClassVar[bool] = True
 
     def __init__(

@@ -14,62 +14,16 @@ from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.progress import Work
 from paratrain.topology.tree import Tree
 
-__all__ = ["SharedTree", "TwoLevelTree"]
+__all__ = ["SharedTree"]
 
 
 class SharedTree(Exchange):
-    """A tree over the ranks of one node, whose root owns all; `data` is one array that all see.
+    """A tree in which a parent reads the arrays of its children on its own node, and gets messages of the others.
 
-    A parent adds its children in the tree's order, as :class:`MessageTree` does, and so gets the same bits.
-    """
-
-    name: ClassVar[str] = "tree"
-    most_slices: ClassVar[int] = 1 << 20
-
-    def __init__(
-        self,
-        communicator: Communicator,
-        arrays: FlatArrays,
-        slices: Sequence[Part],
-        scale: float = 1.0,
-        *,
-        tree: Tree,
-        flags: Flags,
-    ) -> None:
-        super().__init__(communicator, arrays, slices, scale)
-        assert arrays.node_diffs is not None
-        self._diffs = arrays.node_diffs
-        self._children = tree.children[communicator.local_rank]
-        self._is_root = tree.root == communicator.local_rank
-        self._flags = flags
-
-    def owned(self, index: int) -> Part:
-        start, stop = self.slices[index]
-        return (start, stop) if self._is_root else (start, start)
-
-    def sum(self, index: int) -> Work:
-        part = slice(*self.slices[index])
-        own = self.arrays.diff[part]
-        step = self._flags.next_step(Flags.READY, index)
-        for child in self._children:
-            yield self._flags.reached(child, Flags.READY, index, step)
-            np.add(own, self._diffs[child][part], out=own)
-        if self._is_root:
-            self._multiply(self.slices[index])
-        self._flags.announce(Flags.READY, index)
-
-    def spread(self, index: int) -> Work:
-        step = self._flags.announce(Flags.WRITTEN, index)
-        yield self._flags.all_reached(Flags.WRITTEN, index, step)
-
-
-class TwoLevelTree(Exchange):
-    """A tree over the ranks of several nodes: within a node as :class:`SharedTree`, between nodes as :class:`MessageTree`.
-
-    Parameters come to each node once, to that of its ranks which is nearest to the root. With a tree that enters every node
-    once, as planned ones do, gradients leave each node once as well; others are slower, and as right. The order of addition
-    is that of the tree, so that the bits are those of :class:`MessageTree`, unless messages carry 16 bits: then sums are
-    rounded only where they leave a node.
+    The root owns all; `data` is one array that all ranks of a node see. Parameters come to each node once, to that of its
+    ranks which is nearest to the root. With a tree that enters every node once, as planned ones do, gradients leave each node
+    once as well; others are slower, and as right. The order of addition is that of the tree, so that the bits are those of
+    :class:`MessageTree`, unless messages carry 16 bits: then sums are rounded only where they leave a node.
     """
 
     name: ClassVar[str] = "tree"
@@ -87,6 +41,8 @@ class TwoLevelTree(Exchange):
     ) -> None:
         super().__init__(communicator, arrays, slices, scale)
         assert arrays.node_diffs is not None
+        if communicator.local_size == communicator.size:
+            self.most_slices = 1 << 20  # nothing is sent
         self._diffs = arrays.node_diffs
         self._flags = flags
         nodes = communicator.node_of_rank

@@ -25,8 +25,11 @@ def set_device(device: int) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Fix the random numbers of nets and solvers made from now on (a solver's own ``random_seed`` comes first)."""
-    choices.seed = seed
+    """Fix the random numbers of nets and solvers made from now on (a solver's own ``random_seed`` comes first).
+
+    A negative seed, as in a solver's file, lets each draw its own again.
+    """
+    choices.seed = seed if seed >= 0 else None
 
 
 def layer_type_list() -> list[str]:

@@ -79,15 +79,19 @@ class Checkout:
     def run_readme(
         self, example: str, smaller: Mapping[str, str], stand_ins: Mapping[str, str] | None = None
     ) -> list[str]:
-        """Run all commands of an example's readme in turn; return what each has said.
+        """As :meth:`run_page`, for the readme of an example."""
+        return self.run_page(f"examples/{example}/readme.md", smaller, stand_ins)
+
+    def run_page(self, page: str, smaller: Mapping[str, str], stand_ins: Mapping[str, str] | None = None) -> list[str]:
+        """Run all commands of a page of the repository in turn; return what each has said.
 
         ``smaller`` adds arguments to commands that would take long, by a regular expression that is found in them.
         ``stand_ins`` copies snapshots of such a shorter run, under the names that the next command takes: to from.
         """
-        shown = commands(self.folder / "examples" / example / "readme.md")
-        assert shown, f"examples/{example}/readme.md shows no commands"
+        shown = commands(REPOSITORY / page)
+        assert shown, f"{page} shows no commands"
         unused = [part for part in smaller if not any(re.search(part, line) for line in shown)]
-        assert not unused, f"examples/{example}/readme.md has no command with {unused}"
+        assert not unused, f"{page} has no command with {unused}"
         said = []
         for line in shown:
             additions = [arguments for part, arguments in smaller.items() if re.search(part, line)]

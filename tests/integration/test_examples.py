@@ -54,6 +54,22 @@ def test_digits(checkout: Checkout) -> None:
     assert float(accuracy) == pytest.approx(metrics.tests[0, "accuracy"][50], abs=1e-5)
 
 
+def test_quickstart(checkout: Checkout) -> None:
+    """The commands of docs/quickstart.md; a run of 6 iterations stands for one that has ended."""
+    shorter = "--set max_iter=6 --set test_iter=1 --set snapshot=6"
+    ended = "demo-output/lenet_iter_400"
+    *_, resumed, fine_tuned, tested, timed = checkout.run_page(
+        "docs/quickstart.md",
+        {r"train examples\S+$": shorter, "--metrics": shorter, "-snapshot|-weights.*400.caffemodel$": shorter}
+        | {"paratrain time": "-iterations 1"},
+        {ended: "demo-output/lenet_iter_6"},
+    )
+    assert "Resuming from demo-output/lenet_iter_400.solverstate" in resumed
+    assert len(losses(fine_tuned)) == 1
+    assert re.search(r"\] accuracy = [\d.]+$", tested, re.MULTILINE)
+    assert "Average Forward-Backward" in timed
+
+
 def test_mnist(checkout: Checkout) -> None:
     """The test digits stand for all of MNIST's files where the readme takes these."""
     for part in ("train", "t10k"):

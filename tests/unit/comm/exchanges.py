@@ -17,7 +17,7 @@ from paratrain.comm.message_tree import MessageTree
 from paratrain.comm.progress import Progress, Work
 from paratrain.comm.shared_memory import share
 from paratrain.comm.shared_sharded import SharedSharded
-from paratrain.comm.shared_tree import SharedTree, TwoLevelTree
+from paratrain.comm.shared_tree import SharedTree
 from paratrain.comm.two_level import TwoLevel
 from paratrain.topology.planner import binomial
 from paratrain.topology.tree import Tree
@@ -62,10 +62,8 @@ def make_exchange(
     data, diffs = shared
     arrays = FlatArrays(data[0], diffs[communicator.local_rank], tuple(diffs))
     flags = Flags(counters[0], communicator.local_rank)
-    if kind == "shared tree":
-        return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=flags)
-    if kind == "tree over nodes":
-        return TwoLevelTree(communicator, arrays, slices, scale, tree=tree, flags=flags, gradient_dtype=sent)
+    if kind in ("shared tree", "tree over nodes"):
+        return SharedTree(communicator, arrays, slices, scale, tree=tree, flags=flags, gradient_dtype=sent)
     if kind == "shared sharded":
         pieces = None if roots is None else [1] * roots
         return SharedSharded(communicator, arrays, slices, scale, flags=flags, pieces=pieces)

@@ -355,7 +355,7 @@ def test_memory_data_that_does_not_fit():
         (data[:3], labels[:3], "3 samples, no multiple of batch_size, 2"),
         (data[:0], labels[:0], "0 samples"),
         (data, labels[:3], r"a label for each of 4 samples, found shape \(3,\)"),
-        (data.reshape(4, 1, 3, 2), labels, r"expected data of the shape \('n', 1, 2, 3\), found \(4, 1, 3, 2\)"),
+        (data.reshape(4, 1, 3, 2), labels, r"expected data of the shape \(n, 1, 2, 3\), found \(4, 1, 3, 2\)"),
         (data.reshape(4, 6), labels, r"found \(4, 6\)"),
     ]:
         with pytest.raises(DataError, match=message):

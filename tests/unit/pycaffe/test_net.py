@@ -160,6 +160,8 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     caffe.set_random_seed(6)
     np.testing.assert_array_equal(first, second)
     assert (first != weights()).any()
+    caffe.set_random_seed(-1)
+    assert (weights() != weights()).any()
 
 
 def test_blobs_outlive_their_net() -> None:

@@ -13,7 +13,7 @@ from paratrain.comm import Communicator
 from paratrain.comm.choose import create_exchange, uses_shared_memory
 from paratrain.comm.communicator import Array, Request
 from paratrain.comm.memory import ExchangeMemory
-from paratrain.comm.shared_tree import SharedTree, TwoLevelTree
+from paratrain.comm.shared_tree import SharedTree
 from paratrain.comm.threads import ThreadCommunicator, run_threads
 from paratrain.topology.planner import binomial, plan_ranks
 from paratrain.topology.tree import Tree, chain, star
@@ -104,5 +104,5 @@ def test_which_tree_is_made() -> None:
         return type(create_exchange("tree", communicator, memory, slices_of(COUNT, STEP), tree))
 
     assert set(run_threads(3, main)) == {SharedTree}
-    assert set(run_threads(3, main, [0, 1, 1])) == {TwoLevelTree}
-    assert TwoLevelTree not in run_threads(3, main, [0, 1, 2])
+    assert set(run_threads(3, main, [0, 1, 1])) == {SharedTree}
+    assert SharedTree not in run_threads(3, main, [0, 1, 2])
