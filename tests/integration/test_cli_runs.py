@@ -65,12 +65,14 @@ def test_warnings_and_why_a_run_ended(folder: Path) -> None:
     net = SMALL_NET.replace('type: "SoftmaxWithLoss"', 'type: "SoftmaxWithLoss" loss_weight: 3e38')
     assert net != SMALL_NET
     solver = write_solver(folder, "snapshot_after_train: false\n", net=net, name="wild")
-    done = paratrain(folder, "train", solver, "--metrics", "wild.jsonl")
+    metrics = folder / "wild" / "metrics.jsonl"  # in a folder of its own: of this one, the newest run is looked at below
+    metrics.parent.mkdir()
+    done = paratrain(folder, "train", solver, "--metrics", str(metrics))
     assert done.returncode == 1
-    *_, last = open_run(folder / "wild.jsonl").warnings
+    *_, last = open_run(metrics).warnings
     assert last.startswith("The run ends at iteration ")
     assert error(done) in last
-    assert "The run ends at iteration" in make_page(open_run(folder / "wild.jsonl"))
+    assert "The run ends at iteration" in make_page(open_run(metrics))
 
 
 def test_json_lines_and_tables_and_the_log_tell_the_same(folder: Path) -> None:
