@@ -65,7 +65,8 @@ def test_warnings_and_why_a_run_ended(folder: Path) -> None:
     net = SMALL_NET.replace('type: "SoftmaxWithLoss"', 'type: "SoftmaxWithLoss" loss_weight: 3e38')
     assert net != SMALL_NET
     solver = write_solver(folder, "snapshot_after_train: false\n", net=net, name="wild")
-    metrics = folder / "wild" / "metrics.jsonl"  # in a folder of its own: of this one, the newest run is looked at below
+    # In a folder of its own: of this one, the newest run is looked at below.
+    metrics = folder / "wild" / "metrics.jsonl"
     metrics.parent.mkdir()
     done = paratrain(folder, "train", solver, "--metrics", str(metrics))
     assert done.returncode == 1
