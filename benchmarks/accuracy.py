@@ -26,14 +26,19 @@ solver_mode: CPU
 """
 
 
-def prepare(folder: Path, ranks: int, iterations: int) -> None:
-    """Write databases, net and solver."""
+def write_databases(folder: Path) -> None:
+    """Write mnist_train_lmdb and mnist_test_lmdb."""
     sys.path.insert(0, str(REPOSITORY))
     from paratrain.tools.mnist import write_database
 
     digits = [REPOSITORY / "tests" / "data" / f"t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
     write_database(digits[0], digits[1], folder / "mnist_train_lmdb", 0, 8000)
     write_database(digits[0], digits[1], folder / "mnist_test_lmdb", 8000, 10000)
+
+
+def prepare(folder: Path, ranks: int, iterations: int) -> None:
+    """Write databases, net and solver."""
+    write_databases(folder)
     net = (REPOSITORY / "examples" / "mnist" / "lenet_train_test.prototxt").read_text()
     net = net.replace("examples/mnist/", "").replace("batch_size: 64", f"batch_size: {64 // ranks}")
     (folder / "net.prototxt").write_text(net)

@@ -34,7 +34,10 @@ def time_own_steps(options: argparse.Namespace) -> float:
 
     parameter = fed_solver_parameter(options.net, options.batch, options.sample_shape)
     solver = create_solver(
-        parameter, backend=create_backend(options.backend), seed=1, net_options=NetOptions(plans_memory=True)
+        parameter,
+        backend=create_backend(options.backend, options.precision),
+        seed=1,
+        net_options=NetOptions(plans_memory=True),
     )
     feed(solver.net, seed=1)
     solver.step(3)
@@ -90,14 +93,17 @@ def table(sides: dict[str, Side]) -> list[str]:
 def compare(options: argparse.Namespace) -> list[str]:
     """Return the lines of a section: its title, the table, and the ratio."""
     own = [sys.executable, __file__, options.net, "--worker", "--backend", options.backend]
+    precision = getattr(options, "precision", "float32")
+    own += ["--precision", precision]
+    own_name = f"paratrain ({options.backend}{'' if precision == 'float32' else ', ' + precision})"
     sizes = ["--batch", str(options.batch), "--shape", options.shape, "--threads", str(options.threads)]
     sizes += ["--iters", str(options.iters)]
-    sides = {f"paratrain ({options.backend})": Side()}
+    sides = {own_name: Side()}
     peers = {"PyTorch, plain": [], "PyTorch, channels-last": ["--channels-last"]} if options.peer_python else {}
     version = ""
     for _ in range(options.rounds):
         printed, megabytes = run(own + sizes, options.threads)
-        sides[f"paratrain ({options.backend})"].add(float(printed), megabytes)
+        sides[own_name].add(float(printed), megabytes)
         for name, flags in peers.items():
             printed, megabytes = run([options.peer_python, str(PEER), options.net, *sizes, *flags], options.threads)
             found = re.search(r"torch (\S+) .*: ([\d.]+) ms/iter", printed)
@@ -120,6 +126,7 @@ def main() -> None:
     parser.add_argument("--iters", type=int, default=30, help="timed steps of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--backend", default="onednn")
+    parser.add_argument("--precision", default="float32", help="paratrain's; PyTorch computes in float32")
     parser.add_argument("--peer-python", help="a Python that has torch")
     parser.add_argument("--save", help="also write the table to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -17,7 +17,8 @@
       DataError                   a source of records that cannot be opened or holds something else
       CommunicationError          ranks that cannot find, reach or understand each other
       TopologyError               a machine description that cannot be read
-      DeviceError                 a GPU that is asked for and not there
+      DeviceError                 a GPU that is asked for and not there, or that fails
+        DeviceFullError           a GPU without enough memory
       BackendError                a library of arithmetic that cannot be used, or that fails
       MissingDependencyError      an optional library that is not installed
 
@@ -32,6 +33,7 @@ __all__ = [
     "CommunicationError",
     "DataError",
     "DeviceError",
+    "DeviceFullError",
     "ExportError",
     "LayerError",
     "MissingDependencyError",
@@ -126,7 +128,19 @@ class TopologyError(ParatrainError):
 
 
 class DeviceError(ParatrainError):
-    """A GPU that was asked for and is not there."""
+    """A GPU that was asked for and is not there, or that fails."""
+
+
+class DeviceFullError(DeviceError):
+    """A GPU that has less memory left than is wanted. ``used_bytes`` is what this process uses of it, ``free_bytes`` what it can
+    still get.
+    """
+
+    def __init__(self, message: str, *, wanted_bytes: int, free_bytes: int, used_bytes: int) -> None:
+        super().__init__(message)
+        self.wanted_bytes = wanted_bytes
+        self.free_bytes = free_bytes
+        self.used_bytes = used_bytes
 
 
 class BackendError(ParatrainError):

@@ -9,7 +9,7 @@ MENU: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Start here", "quickstart", ("training",)),
     ("From Caffe", "from_caffe", ("pycaffe", "pictures", "plots_and_reports", "exporting")),
     ("Prototxt and layers", "layers", ("layer_reference", "checking")),
-    ("Many GPUs", "many_gpus", ()),
+    ("Many GPUs", "many_gpus", ("gpu",)),
     ("Many machines", "launching", ("watching", "timeline")),
     ("Data", "data", ("converting",)),
     ("Resuming", "resuming", ()),
@@ -20,7 +20,14 @@ MENU: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Design",
         "design",
-        ("design/0001-packaging", "design/0002-topology", "design/0003-exchange", "design/0004-onednn", "dependencies"),
+        (
+            "design/0001-packaging",
+            "design/0002-topology",
+            "design/0003-exchange",
+            "design/0004-onednn",
+            "design/0005-gpu",
+            "dependencies",
+        ),
     ),
     ("Changelog", "changelog", ()),
 )

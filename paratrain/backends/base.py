@@ -11,13 +11,17 @@ import abc
 import enum
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
+from paratrain.backends.timing import HostTimer, Timer
+from paratrain.backends.update_rules import MOST_ADDED, AdamRule, DeviceUpdate, FusedUpdate, MomentumRule, UpdateRule
 from paratrain.blob.synced_memory import Device
+from paratrain.errors import BackendError, DeviceError
+from paratrain.random import uniform_rows
 from paratrain.registry import Registry
 
 __all__ = [
@@ -25,6 +29,8 @@ __all__ = [
     "BACKEND_VARIABLE",
     "DEFAULT_BACKEND",
     "MOST_ADDED",
+    "PRECISIONS",
+    "PRECISION_VARIABLE",
     "AdamRule",
     "Backend",
     "Convolution",
@@ -37,8 +43,10 @@ __all__ = [
     "PoolMethod",
     "Pooling",
     "PoolingGeometry",
+    "Recording",
     "UpdateRule",
     "create_backend",
+    "warn_once",
 ]
 
 logger = logging.getLogger(__name__)
@@ -156,45 +164,15 @@ class LocalResponseNormalization(Protocol):
         """Write bottom_diff. ``bottom`` and ``top`` are those of the last forward pass."""
 
 
-@dataclass(frozen=True)
-class MomentumRule:
-    """V = momentum V + rate gradient; w = w - V. One history, V."""
+class Recording(Protocol):
+    """Work that a backend has recorded."""
 
-    momentum: float
-
-
-@dataclass(frozen=True)
-class AdamRule:
-    """M = momentum M + (1 - momentum) gradient; S = momentum2 S + (1 - momentum2) gradient^2;
-    w = w - rate correction M / (sqrt(S) + delta). Two histories, M and S.
-    """
-
-    momentum: float
-    momentum2: float
-    correction: float
-    delta: float
+    def replay(self) -> None:
+        """Give it to the backend again, on the same arrays."""
 
 
-UpdateRule = MomentumRule | AdamRule
-
-MOST_ADDED = 2
-"""The most gradients that a :class:`FusedUpdate` adds."""
-
-
-class FusedUpdate(Protocol):
-    """An update of flat arrays in as few passes over memory as the backend can; it does not keep what it subtracts."""
-
-    def begin(self, rule: UpdateRule, data: Any, diffs: Sequence[Any], history: Sequence[Any]) -> None:
-        """Fix what all ranges of a step have in common; the arrays are the caller's and used until the next call.
-
-        ``diffs`` are at most ``MOST_ADDED``.
-        """
-
-    def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float, guarded: bool = False) -> bool:
-        """Update values ``start`` to ``stop`` with the gradient ``scale * (sum of diffs) + decay * data``.
-
-        A ``guarded`` update returns False where the gradient is not finite; it changes no data from there on.
-        """
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""In what the factors of products are given. Parameters, their gradients, updates and sums are float32 with each of them."""
 
 
 class Backend(abc.ABC):
@@ -205,6 +183,14 @@ class Backend(abc.ABC):
     """The array module on which layers run their plain array code."""
     device: Device | None
     """Where arrays lie; None is the host."""
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    """Those of ``PRECISIONS`` in which this backend computes."""
+
+    has_fast: ClassVar[bool] = False
+    """Whether it has faster kernels that do not repeat bit for bit, which ``fast`` allows, and measures some with ``autotune``."""
+
+    def __init__(self, precision: str = "float32", *, fast: bool = False, autotune: bool = False) -> None:
+        self.precision = precision
 
     @classmethod
     def problem(cls) -> str | None:
@@ -242,6 +228,45 @@ class Backend(abc.ABC):
         """Return an update of this kind for flat arrays of this dtype; None where the backend has none of its own."""
         return None
 
+    def device_update(self, run_stops: Sequence[int], dtype: npt.DTypeLike) -> DeviceUpdate | None:
+        """Return an update of flat arrays of this dtype on the device, whose run r ends before ``run_stops[r]``, where the next
+        begins; None where the backend has none.
+        """
+        return None
+
+    can_record: bool = False
+    """Whether :meth:`record` does anything."""
+
+    def record(self, run: Callable[[], None]) -> Recording | None:
+        """Call ``run`` and return a recording of the work it gives to the backend, none of which is done; None where that
+        cannot be recorded: some of it may have been done then.
+        """
+        return None
+
+    def address(self, array: Any) -> int:
+        """The place in memory of the first value of an array of the backend."""
+        return int(array.ctypes.data)
+
+    def device_error(self, error: BaseException) -> DeviceError | None:
+        """What ``error``, raised by the backend's libraries, says of the device: it is full, lost, or has failed; None where it
+        is about something else.
+        """
+        return None
+
+    def uniform_rows(self, key: int, rows: range, out: Any) -> None:
+        """Fill ``out`` (len(rows), inner), an array of the backend, as :func:`paratrain.random.uniform_rows` does."""
+        uniform_rows(key, rows, out.shape[1], out, self.xp)
+
+    def check_faults(self) -> None:  # noqa: B027  (only devices find something later)
+        """Raise the error for what the work given so far has found wrong with its values, if that is known only now.
+
+        To be called whenever the host waits for the results of a pass anyway.
+        """
+
+    def timer(self) -> Timer:
+        """Return what times the work that is given to the backend from now on."""
+        return HostTimer(self.synchronize)
+
     @abc.abstractmethod
     def synchronize(self) -> None:
         """Return when all work given to the backend is done; for timing."""
@@ -253,17 +278,29 @@ BACKENDS: Registry[type[Backend]] = Registry("backend")
 DEFAULT_BACKEND = "onednn"
 BACKEND_VARIABLE = "PARATRAIN_BACKEND"
 """The environment variable that names the backend of whoever does not say which one."""
+PRECISION_VARIABLE = "PARATRAIN_PRECISION"
+"""The environment variable that names the precision of whoever does not say which one, on the backends that have it."""
 _told: set[str] = set()
 
 
-def create_backend(name: str | None = None) -> Backend:
-    """Return a new backend: ``name``, else what PARATRAIN_BACKEND names, else DEFAULT_BACKEND.
+def create_backend(
+    name: str | None = None, precision: str | None = None, *, fast: bool = False, autotune: bool = False
+) -> Backend:
+    """Return a new backend: ``name``, else what PARATRAIN_BACKEND names, else DEFAULT_BACKEND. It computes in ``precision``, one
+    of PRECISIONS, else in what PARATRAIN_PRECISION names, if it can, else in float32. ``fast`` lets one that has such kernels
+    take those whose results do not repeat bit for bit; with ``autotune`` such a one measures which kernels are the quickest.
 
     Where that cannot be used on this machine it is the numpy one, with a line in the log: a warning where somebody asked.
-    Raises UnknownNameError for a name that nobody registered.
+    That one, and a processor without bfloat16, compute in float32, with a warning. Raises UnknownNameError for a name that
+    nobody registered, BackendError for a precision that no such backend has.
     """
     asked = name or os.environ.get(BACKEND_VARIABLE)
     kind = BACKENDS.get(asked or DEFAULT_BACKEND)
+    wanted = precision or os.environ.get(PRECISION_VARIABLE) or "float32"
+    if wanted not in kind.precisions:
+        if precision or wanted not in PRECISIONS:
+            raise BackendError(_refusal(kind, wanted))
+        wanted = "float32"
     problem = kind.problem()
     if problem is not None:
         if problem not in _told:
@@ -271,4 +308,22 @@ def create_backend(name: str | None = None) -> Backend:
             level = logging.WARNING if asked else logging.INFO
             logger.log(level, "numpy computes, more slowly: the backend %s cannot be used here: %s", kind.name, problem)
         kind = BACKENDS.get("numpy")
-    return kind()
+        if wanted not in kind.precisions:
+            warn_once(f"float32 computes: the backend {kind.name} has no {wanted}")
+            wanted = "float32"
+    return kind(wanted, fast=fast, autotune=autotune) if kind.has_fast else kind(wanted)
+
+
+def warn_once(message: str) -> None:
+    """Write a warning that concerns the whole process to the log, unless it is there."""
+    if message not in _told:
+        _told.add(message)
+        logger.warning("%s", message)
+
+
+def _refusal(kind: type[Backend], precision: str) -> str:
+    if precision not in PRECISIONS:
+        return f"there is no precision '{precision}'; there are {', '.join(PRECISIONS)}"
+    others = [name for name in BACKENDS.names() if precision in BACKENDS.get(name).precisions]
+    advice = f", or a backend that has it: {', '.join(others)}" if others else ""
+    return f"the backend {kind.name} has no {precision}; give --precision {' or '.join(kind.precisions)}{advice}"

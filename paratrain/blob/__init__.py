@@ -3,7 +3,7 @@
 from paratrain.blob.blob import Blob
 from paratrain.blob.blob_vector import BlobVector
 from paratrain.blob.gradient_memory import GradientMemory, GradientSlice
-from paratrain.blob.synced_memory import Arrangement, Device, Head, Memory, MemorySlice, SyncedMemory
+from paratrain.blob.synced_memory import Arrangement, Device, Head, Memory, MemorySlice, SyncedMemory, whole_block
 
 __all__ = [
     "Arrangement",
@@ -16,4 +16,5 @@ __all__ = [
     "Memory",
     "MemorySlice",
     "SyncedMemory",
+    "whole_block",
 ]

@@ -31,7 +31,7 @@ class GradientSlice(MemorySlice):
         """Write the zeros, if it is cleared, where ``device`` (None: the host) works."""
         if self.claim():
             array = super().mutable_host() if device is None else super().mutable_device(device)
-            array[...] = 0
+            array.fill(0)
 
     def host(self) -> HostArray:
         if self.is_cleared:
@@ -67,6 +67,11 @@ class GradientMemory:
         self._slices.append((start, stop, part))
         return part
 
+    @property
+    def slices(self) -> list[GradientSlice]:
+        """The gradients of the parameters, in the order of the net."""
+        return [part for _, _, part in self._slices]
+
     def clear(self) -> None:
         """Make all gradients zero."""
         for _, _, part in self._slices:
@@ -77,6 +82,10 @@ class GradientMemory:
         for first, last, part in self._slices:
             if part.is_cleared and last > start and (stop is None or first < stop):
                 part.settle(device)
+
+    def take_device(self, device: Device) -> Any:
+        """The array on ``device``, for writing, without a look at what is cleared there: callers settle what they use."""
+        return self._block.mutable_device(device)
 
     @property
     def count(self) -> int:

@@ -1,13 +1,14 @@
 """One block of values that may lie on the host, on a device, or on both, and is copied only when somebody asks.
 
-The states and their names are Caffe's (``SyncedMemory``), with one more for backends that keep values on the host in an
-order of their own (see :class:`Arrangement`), which takes the place of the device then::
+The newest values may lie in up to three places: the plain array on the host, the plain array on the device, and an
+arrangement, in which a backend keeps them in an order or type of its own (see :class:`Arrangement`), on the host or on the
+device. Any two that hold them hold the same. The states and their names are Caffe's (``SyncedMemory``), with one more::
 
     UNINITIALIZED --any read--> zeros where it was read
-    AT_CPU     the host's plain array holds the newest values
-    AT_GPU     the device does
-    ARRANGED   an arrangement does
-    SYNCED     the plain array and the device, or the arrangement, hold the same
+    AT_CPU     only the host's plain array holds the newest values
+    AT_GPU     only the device's does
+    ARRANGED   only the arrangement does
+    SYNCED     several places hold them
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ import numpy.typing as npt
 
 from paratrain.blob.limits import check_bytes
 
-__all__ = ["Arrangement", "Device", "Head", "Memory", "MemorySlice", "SyncedMemory", "aligned_zeros"]
+__all__ = [
+    "Arrangement",
+    "Device",
+    "DeviceArrangement",
+    "Head",
+    "Memory",
+    "MemorySlice",
+    "SyncedMemory",
+    "aligned_zeros",
+    "whole_block",
+]
 
 _ALIGNMENT = 64  # a cache line, and the widest vector registers
 
@@ -41,10 +52,17 @@ class Device(Protocol):
 
 
 class Arrangement(Protocol):
-    """The values of a block on the host in another order than the plain one, such as blocks of channels."""
+    """The values of a block in another order or type than the plain ones, such as blocks of channels."""
 
     def write_plain(self, host: HostArray) -> None:
         """Write the values to the first of the flat ``host`` array, in plain order."""
+
+
+class DeviceArrangement(Arrangement, Protocol):
+    """One that lies on a device."""
+
+    def write_device(self, device_array: Any) -> None:
+        """Write the values to the first of the flat array on the device, in plain order."""
 
 
 class Head(enum.Enum):
@@ -80,25 +98,37 @@ class Memory(Protocol):
 class SyncedMemory:
     """A block of its own, allocated (and zeroed) on each side when that side is first used.
 
-    ``host`` gives the block host memory that somebody else owns, such as a window shared between ranks.
-    A block works with one device over its life.
+    ``host`` gives the block host memory that somebody else owns, such as a window shared between ranks; ``on_device`` a device
+    and a flat array there, which it keeps. A block works with one device over its life.
     """
 
-    def __init__(self, count: int, dtype: npt.DTypeLike = np.float32, host: HostArray | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        dtype: npt.DTypeLike = np.float32,
+        host: HostArray | None = None,
+        on_device: tuple[Device, Any] | None = None,
+    ) -> None:
         self._count = count
         self._dtype = np.dtype(dtype)
         self._host = host
+        self._device: Device | None = None
         self._device_array: Any = None
         self.kept_arrangement: Any = None
         """The arrangement last used, whose values may be out of date: its buffer can be written anew."""
         self.version = 0
         """Rises whenever somebody takes the values for writing."""
-        self._place: HostArray | None = None
-        self._in_place: HostArray | None = None
+        self._place: Any = None
+        self._in_place: Any = None
         self._arranged_in_place: Any = None
-        self.head = Head.UNINITIALIZED if host is None else Head.AT_CPU
+        # Which places hold the newest values.
+        self._on_host, self._on_device, self._is_arranged = host is not None, False, False
         if host is not None:
             assert host.shape == (count,) and host.dtype == self._dtype and host.flags.c_contiguous
+        if on_device is not None:
+            assert host is None, "the newest values lie in one of the two"
+            self._device, self._device_array = on_device
+            self._on_device = True
 
     @property
     def count(self) -> int:
@@ -108,81 +138,110 @@ class SyncedMemory:
     def dtype(self) -> np.dtype[Any]:
         return self._dtype
 
+    @property
+    def head(self) -> Head:
+        """Where the newest values lie."""
+        places = (self._on_host, self._on_device, self._is_arranged)
+        if sum(places) != 1:
+            return Head.SYNCED if any(places) else Head.UNINITIALIZED
+        return (Head.AT_CPU, Head.AT_GPU, Head.ARRANGED)[places.index(True)]
+
     def host(self) -> HostArray:
         """The values on the host, for reading."""
-        if self.head is Head.AT_GPU:
-            self._device.download(self._device_array, self._allocated_host())
-            self.head = Head.SYNCED
-        elif self.head is Head.ARRANGED:
-            self.kept_arrangement.write_plain(self._allocated_host())
-            self.head = Head.SYNCED
-        elif self.head is Head.UNINITIALIZED:
-            self._place = None  # it holds others' values, and zeros are to be read
-            self.head = Head.AT_CPU
+        if not self._on_host:
+            if self._on_device:
+                assert self._device is not None
+                self._device.download(self._device_array, self._allocated_host())
+            elif self._is_arranged:
+                self.kept_arrangement.write_plain(self._allocated_host())
+            elif isinstance(self._place, np.ndarray):
+                self._place = None  # it holds others' values, and zeros are to be read
+            self._on_host = True
         return self._allocated_host()
 
     def mutable_host(self) -> HostArray:
         """The values on the host, for writing; a copy elsewhere is out of date from now on."""
-        if self.head is Head.UNINITIALIZED and self._place is not None:
+        if self._place is not None and not (self._on_host or self._is_arranged):
             self._allocated_host()
         array = self.host()
-        self.head = Head.AT_CPU
+        self._on_device = self._is_arranged = False
         self.version += 1
         return array
 
     def device(self, device: Device) -> Any:
         """The values on ``device``, for reading."""
-        if self._device_array is None:
-            self._device = device
-            self._device_array = device.zeros(self._count, self._dtype)
-        assert device is self._device, "a block of memory belongs to one device"
-        assert self.kept_arrangement is None, "a block of memory is on a device or arranged, not both"
-        if self.head is Head.AT_CPU:
-            device.upload(self._allocated_host(), self._device_array)
-            self.head = Head.SYNCED
-        elif self.head is Head.UNINITIALIZED:
-            self.head = Head.AT_GPU
+        if not self._on_device:
+            self._allocate_on(device)
+            if self._is_arranged:
+                self.kept_arrangement.write_device(self._device_array)
+            elif self._on_host:
+                device.upload(self._allocated_host(), self._device_array)
+            self._on_device = True
         return self._device_array
 
     def mutable_device(self, device: Device) -> Any:
-        """The values on ``device``, for writing; the host's copy is out of date from now on."""
+        """The values on ``device``, for writing; copies elsewhere are out of date from now on."""
+        if self._place is not None and not any(self.places):
+            self._allocate_on(device, is_written=True)
         array = self.device(device)
-        self.head = Head.AT_GPU
+        self._on_host = self._is_arranged = False
         self.version += 1
         return array
+
+    def overwritten_device(self, device: Device) -> Any:
+        """The same for whoever is about to write all values: those that lie elsewhere are not brought there first."""
+        self._allocate_on(device, is_written=True)
+        self._on_device = True
+        return self.mutable_device(device)
 
     @property
     def arrangement(self) -> Any:
         """The arrangement that holds the newest values; None where none does."""
-        return self.kept_arrangement if self.head is Head.ARRANGED or self.head is Head.SYNCED else None
+        return self.kept_arrangement if self._is_arranged else None
 
     def arrange(self, arrangement: Arrangement) -> None:
-        """Say that ``arrangement`` is about to get the newest values; the plain array is out of date from now on."""
+        """Say that ``arrangement`` is about to get the newest values; plain arrays are out of date from now on."""
         self.kept_arrangement = arrangement
-        self.head = Head.ARRANGED
+        self._on_host, self._on_device, self._is_arranged = False, False, True
         self.version += 1
 
     def add_arrangement(self, arrangement: Arrangement) -> None:
         """Say that ``arrangement`` holds the same values as the plain array, which are the newest."""
-        assert self.head is Head.AT_CPU or self.head is Head.SYNCED
+        assert self._on_host or self._on_device
         self.kept_arrangement = arrangement
-        self.head = Head.SYNCED
+        self._is_arranged = True
+
+    @property
+    def places(self) -> tuple[bool, bool, bool]:
+        """Whether the host's plain array, the device's, and the arrangement hold the newest values."""
+        return self._on_host, self._on_device, self._is_arranged
+
+    @property
+    def device_bytes(self) -> int:
+        """The bytes that its arrays take on a device."""
+        arrays = (self._device_array, getattr(self.kept_arrangement, "array", None))
+        return sum(int(array.nbytes) for array in arrays if array is not None and not isinstance(array, np.ndarray))
+
+    def note_places(self, places: tuple[bool, bool, bool]) -> None:
+        """Say that somebody has written the values there without asking: a recorded pass over a net that runs again."""
+        self._on_host, self._on_device, self._is_arranged = places
+        self.version += 1
 
     def settle(self) -> None:
         """Make the plain array, if there is one, the place of the newest values: whoever holds it may read and write it."""
-        if self._host is not None and self.arrangement is not None:
+        if self._host is not None and (self._on_device or self._is_arranged):
             self.mutable_host()
 
-    def use_place(self, place: HostArray) -> None:
+    def use_place(self, place: Any) -> None:
         """Drop the values, and put those that are written next into ``place``, bytes of a larger array in which others may lie
-        before and after. Until then zeros are read, from elsewhere.
+        before and after, where the backend works: on the host or on the device. Until then zeros are read, from elsewhere.
         """
-        self._host = self.kept_arrangement = self._in_place = self._arranged_in_place = None
+        self._host = self._device_array = self.kept_arrangement = self._in_place = self._arranged_in_place = None
         self._place = place
-        self.head = Head.UNINITIALIZED
+        self._on_host = self._on_device = self._is_arranged = False
         self.version += 1
 
-    def take_place(self, size_bytes: int, arrangement: Any = None) -> HostArray | None:
+    def take_place(self, size_bytes: int, arrangement: Any = None) -> Any:
         """Return the bytes in which to put the values, plain or in an ``arrangement`` (whose attribute ``array`` they become);
         None where none are offered, or too few, or they are taken.
         """
@@ -199,15 +258,30 @@ class SyncedMemory:
         self._in_place = self._arranged_in_place = None
         if taken is None:
             return
-        own = aligned_zeros(taken.nbytes, np.uint8)
+        is_on_host = isinstance(taken, np.ndarray)
+        own = aligned_zeros(taken.nbytes, np.uint8) if is_on_host else taken.copy()
         own[...] = taken
         if arrangement is not None:
-            arrangement.array = own
-        else:
+            arrangement.array = own.view(arrangement.array.dtype)
+        elif is_on_host:
             self._host = own.view(self._dtype)
+        else:
+            self._device_array = own.view(self._dtype)
+
+    def _allocate_on(self, device: Device, *, is_written: bool = False) -> None:
+        """Make sure that there is a plain array on the device: in the place, if its values are about to be written."""
+        if self._device_array is not None:
+            assert device is self._device, "a block of memory belongs to one device"
+            return
+        self._device = device
+        if is_written and not (self._place is None or isinstance(self._place, np.ndarray)):
+            place = self.take_place(self._count * self._dtype.itemsize)
+            self._device_array = None if place is None else place.view(self._dtype)
+        if self._device_array is None:
+            self._device_array = device.zeros(self._count, self._dtype)
 
     def _allocated_host(self) -> HostArray:
-        if self._host is None:
+        if self._host is None and isinstance(self._place, np.ndarray):
             place = self.take_place(self._count * self._dtype.itemsize)
             self._host = None if place is None else place.view(self._dtype)
         if self._host is None:
@@ -266,6 +340,13 @@ class MemorySlice:
         if whole is not self._seen or self._part is None:
             self._seen, self._part = whole, whole[self._range]
         return self._part
+
+
+def whole_block(memory: Memory) -> Memory:
+    """The memory that ``memory`` is a part of, or of whose part; itself where it is none."""
+    while isinstance(memory, MemorySlice):
+        memory = memory.whole
+    return memory
 
 
 def aligned_zeros(count: int, dtype: npt.DTypeLike) -> HostArray:

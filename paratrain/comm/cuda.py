@@ -1,4 +1,4 @@
-"""CUDA and NCCL for the exchanges between GPUs, through CuPy. The only module of comm that imports cupy.
+"""CUDA and NCCL for the exchanges between GPUs, through CuPy. The only module of comm that uses cupy.
 
 Not yet run on a GPU: written after the documentation of CUDA's runtime and of NCCL and the sources of CuPy 14. Its kernel was
 compiled for several GPUs by NVRTC, which needs none.
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paratrain import gpu
 from paratrain.comm.communicator import Array
 from paratrain.comm.cuda_nccl import NcclGroup
 from paratrain.comm.device import Collectives, DeviceArray
 from paratrain.comm.progress import Condition
-from paratrain.errors import DeviceError, MissingDependencyError
+from paratrain.errors import DeviceError
 
 __all__ = ["ADD_SOURCE", "CupyDevice", "add_name"]
 
@@ -81,15 +82,12 @@ class CupyDevice:
     Numbers below the smallest normal ones are added as zeros, as CuPy's kernels do.
     """
 
-    def __init__(self, index: int = 0) -> None:
-        try:
-            import cupy
-        except ImportError:
-            raise MissingDependencyError("cupy", "training on GPUs", "cuda13") from None
+    def __init__(self, index: int = 0, compute_stream: Any = None) -> None:
+        cupy = gpu.library()
         self._cupy: Any = cupy
         self._runtime: Any = cupy.cuda.runtime
         self._index = index
-        self.compute_stream: Any = None
+        self.compute_stream: Any = compute_stream
         self._kernels: dict[tuple[str, int], Any] = {}
         self._scratch: DeviceArray = None
         with self._errors(f"GPU {index}"):
@@ -119,7 +117,9 @@ class CupyDevice:
         """Straight from cudaMalloc: a handle would open the memory of CuPy's pool at the wrong place."""
         byte_count = max(count * np.dtype(dtype).itemsize, 1)
         byte_count = -(-byte_count // _BLOCK_BYTES) * _BLOCK_BYTES
-        with self._call(f"allocating {byte_count:,} bytes"):
+        with self._call(
+            f"allocating {byte_count:,} bytes on {self.description} for {count:,} values that ranks exchange"
+        ):
             memory = self._cupy.cuda.Memory(byte_count)
             array = self._cupy.ndarray((count,), dtype, memptr=self._cupy.cuda.MemoryPointer(memory, 0))
             self._runtime.memsetAsync(memory.ptr, 0, byte_count, self._stream.ptr)
@@ -276,8 +276,7 @@ class CupyDevice:
     def _nccl(self) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that there is no library, which `nccl_problem` tells
-            from cupy.cuda import nccl
-        return nccl
+            return self._cupy.cuda.nccl
 
     @contextlib.contextmanager
     def _call(self, action: str) -> Iterator[None]:

@@ -135,8 +135,10 @@ class Collectives(Protocol):
         """Leave the group, when nothing is under way."""
 
 
-def open_device(index: int = 0, name: str = DEFAULT_DEVICE) -> ExchangeDevice:
-    """CUDA's GPU of this number, by the class that ``module:Class`` names. Raises DeviceError or MissingDependencyError."""
+def open_device(index: int = 0, name: str = DEFAULT_DEVICE, *, compute_stream: Any = None) -> ExchangeDevice:
+    """CUDA's GPU of this number, by the class that ``module:Class`` names, for a computation in this stream (that which is
+    current, where None). Raises DeviceError or MissingDependencyError.
+    """
     module, _, attribute = name.partition(":")
-    device: ExchangeDevice = getattr(importlib.import_module(module), attribute)(index)
+    device: ExchangeDevice = getattr(importlib.import_module(module), attribute)(index, compute_stream)
     return device

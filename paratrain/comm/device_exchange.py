@@ -49,11 +49,13 @@ def create_device_exchange(
     slices: Sequence[Part],
     tree: Tree,
     gradient_dtype: str = "float32",
+    roots: int | None = None,
 ) -> Exchange:
     """Return the exchange of this name, one of DEVICE_EXCHANGES, for the arrays of `memory`; sums become averages.
 
-    Where ranks of a node do not reach each other's memory (`memory.is_shared`) they share the host's, or send messages.
-    Messages carry gradients as `gradient_dtype`. All ranks call it together.
+    `roots`, the number of ranks that own parts, is for "sharded" (see `check_roots`). Where ranks of a node do not reach each
+    other's memory (`memory.is_shared`) they share the host's, or send messages. Messages carry gradients as
+    `gradient_dtype`. All ranks call it together.
     """
     assert gradient_dtype in GRADIENT_DTYPES
     arrays, scale = memory.arrays, 1.0 / communicator.size
@@ -64,15 +66,16 @@ def create_device_exchange(
         flags = memory.flags(len(slices))
         if name == "tree":
             return DeviceTree(communicator, arrays, slices, scale, tree=tree, device=device, flags=flags)
-        return DeviceSharded(communicator, arrays, slices, scale, device=device, flags=flags)
+        pieces = None if roots is None else [1] * roots
+        return DeviceSharded(communicator, arrays, slices, scale, device=device, flags=flags, pieces=pieces)
     if memory.is_shared:
-        return _two_levels(name, communicator, device, memory, slices, gradient_dtype)
+        return _two_levels(name, communicator, device, memory, slices, gradient_dtype, roots)
 
     def make_host(count: int, host_slices: Sequence[Part]) -> Exchange:
         host = ExchangeMemory(communicator, is_shared=uses_shared_memory(name, communicator))
         host.diff(count, arrays.diff.dtype)
         host.data(count, arrays.diff.dtype)
-        return create_exchange(name, communicator, host, host_slices, tree, gradient_dtype)
+        return create_exchange(name, communicator, host, host_slices, tree, gradient_dtype, roots)
 
     return Staged(communicator, arrays, slices, make_host, device=device)
 
@@ -84,6 +87,7 @@ def _two_levels(
     memory: DeviceMemory,
     slices: Sequence[Part],
     gradient_dtype: str,
+    roots: int | None,
 ) -> Exchange:
     """Between the GPUs of a node through their memory, and between nodes by messages that go through the host."""
     arrays: NodeArrays = memory.arrays
@@ -96,9 +100,17 @@ def _two_levels(
         def make_host(count: int, host_parts: Sequence[Part]) -> Exchange:
             # One array for both: no gradient of a slice is there any more when its parameters come.
             both = np.zeros(count, arrays.diff.dtype)
-            assert root_count == len(ranks)
-            return (MessageRing if is_ring else MessageSharded)(
-                communicator, FlatArrays(both, both), host_parts, scale, ranks=ranks, gradient_dtype=gradient_dtype
+            host = FlatArrays(both, both)
+            if is_ring:
+                return MessageRing(communicator, host, host_parts, scale, ranks=ranks, gradient_dtype=gradient_dtype)
+            return MessageSharded(
+                communicator,
+                host,
+                host_parts,
+                scale,
+                ranks=ranks,
+                owner_count=root_count,
+                gradient_dtype=gradient_dtype,
             )
 
         return Staged(communicator, arrays, parts, make_host, device=device)
@@ -111,4 +123,5 @@ def _two_levels(
         flags=memory.flags(len(slices)),
         make_outer=make_outer,
         make_inner=make_inner,
+        roots=None if is_ring else roots,
     )

@@ -9,24 +9,15 @@ import numpy as np
 from paratrain.comm.buffers import Buffers
 from paratrain.comm.communicator import Array, Communicator, Request
 from paratrain.comm.exchange import Part
+from paratrain.dtypes import dtype_named
 
-__all__ = ["GRADIENT_DTYPES", "GradientMessage", "GradientMessages", "gradient_dtype"]
+__all__ = ["GRADIENT_DTYPES", "GradientMessage", "GradientMessages"]
 
 GRADIENT_DTYPES = ("float32", "float16", "bfloat16")
 """The forms in which gradients are sent."""
 
 # The elements that are converted and added at a time, 64 KB of float32: they stay in the core's cache in between.
 _PIECE_COUNT = 16 * 1024
-
-
-def gradient_dtype(name: str) -> np.dtype[np.generic]:
-    """The dtype of this name, one of GRADIENT_DTYPES."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    import ml_dtypes  # only now: most runs do without it
-
-    found: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
-    return found
 
 
 class GradientMessage:
@@ -54,7 +45,7 @@ class GradientMessages:
         self._is_whole = dtype == "float32"
         assert self._is_whole or own_dtype == np.float32, "gradients that are sent in 16 bits are summed in float32"
         self._sums = Buffers(longest, own_dtype)
-        self._buffers = self._sums if self._is_whole else Buffers(longest, gradient_dtype(dtype))
+        self._buffers = self._sums if self._is_whole else Buffers(longest, dtype_named(dtype))
         self._scratch: Array = np.empty(0 if self._is_whole else min(longest, _PIECE_COUNT), own_dtype)
 
     def isend(self, values: Array, destination: int, tag: int) -> GradientMessage:

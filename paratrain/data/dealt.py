@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from paratrain.data.loader import WHOLE, BatchLoader
+from paratrain.data.transformer import Transformer
 
 __all__ = ["DealtLoader"]
 
@@ -41,6 +43,15 @@ class DealtLoader:
 
     def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
         return self._loader.fill(self._number(batch), data, labels, part)
+
+    @property
+    def bytes_transformer(self) -> Transformer | None:
+        return self._loader.bytes_transformer
+
+    def fill_bytes(
+        self, batch: int, pixels: Array, labels: Array, windows: npt.NDArray[np.int32], part: slice = WHOLE
+    ) -> int:
+        return self._loader.fill_bytes(self._number(batch), pixels, labels, windows, part)
 
     def close(self) -> None:
         self._loader.close()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from paratrain.data.bad_records import BadRecords
 from paratrain.data.prefetch import call_within
 from paratrain.data.sharding import ShardedReader
 from paratrain.data.source import RecordSource
-from paratrain.data.transformer import Transformer
+from paratrain.data.transformer import NotBytesError, Transformer
 from paratrain.errors import DataError
 
 __all__ = ["BatchLoader", "RecordLoader"]
 
 Array = npt.NDArray[Any]
+Counters = npt.NDArray[np.uint64]
 WHOLE = slice(None)
 
 
@@ -46,6 +48,15 @@ class BatchLoader(Protocol):
         Returns how many of the records are bad, so that others have been written in their places. Raises DataError, naming
         the record, for one that cannot be used where that stops the run.
         """
+
+    @property
+    def bytes_transformer(self) -> Transformer | None:
+        """What :meth:`fill_bytes` leaves to be done; None where that cannot be called."""
+
+    def fill_bytes(
+        self, batch: int, pixels: Array, labels: Array, windows: npt.NDArray[np.int32], part: slice = WHOLE
+    ) -> int:
+        """As ``fill``, but write the pixels as they are, with the window and the mirroring of each: see Transformer.cut."""
 
     def close(self) -> None:
         """Free what the batches are read from."""
@@ -81,6 +92,7 @@ class RecordLoader:
         _, pixels, _ = call_within(
             time_limit_s, lambda: self._read_good(0), lambda: f"{source.describe(0)}: reading it"
         )
+        self._has_bytes = pixels.dtype == np.uint8
         self.image_shape = self._output_shape(pixels.shape)
         self._any_shape = self._sizes_may_differ
 
@@ -109,23 +121,46 @@ class RecordLoader:
         return self._output_shape(read[1].shape)
 
     def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
-        samples = self._reader.samples(batch, len(data))
-        first, _, _ = part.indices(len(data))
-        records, counters, data, labels = samples.records[part], samples.counters[part], data[part], labels[part]
+        return self._fill(
+            batch, labels, part, lambda images, whom: self._transformer.transform(images, whom, data[part])
+        )
+
+    @property
+    def bytes_transformer(self) -> Transformer | None:
+        return self._transformer if self._has_bytes and not self._sizes_may_differ else None
+
+    def fill_bytes(
+        self, batch: int, pixels: Array, labels: Array, windows: npt.NDArray[np.int32], part: slice = WHOLE
+    ) -> int:
+        first, _, _ = part.indices(len(labels))
+
+        def write(images: Iterable[Array], counters: Counters) -> None:
+            try:
+                self._transformer.cut(images, counters, pixels[part], windows[part])
+            except NotBytesError as error:
+                raise DataError(f"{self._describe(self._reading[batch, first])}: {error}") from None
+
+        return self._fill(batch, labels, part, write)
+
+    def _fill(self, batch: int, labels: Array, part: slice, write: Callable[[Iterable[Array], Counters], None]) -> int:
+        """Write the labels of ``part``, and let ``write`` write the images, named by their counters."""
+        samples = self._reader.samples(batch, len(labels))
+        first, _, _ = part.indices(len(labels))
+        records, counters, labels = samples.records[part], samples.counters[part], labels[part]
         ahead = self._read_ahead.pop(batch, None)
         if ahead is not None:
             number, pixels, labels[0] = ahead
-            self._transformer.transform((pixels,), counters, data)
+            write((pixels,), counters)
             return int(number != records[0])
         try:
             self._reading[batch, first] = (min(records), max(records))
             alike = self._read_alike(records)
             if alike is not None:
                 images, labels[...] = alike
-                self._transformer.transform(images, counters, data)
+                write(images, counters)
                 return 0
             replaced: list[int] = []
-            self._transformer.transform(self._images(records, labels, replaced, (batch, first)), counters, data)
+            write(self._images(records, labels, replaced, (batch, first)), counters)
             return len(replaced)
         finally:
             del self._reading[batch, first]

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from paratrain.data.loader import WHOLE, BatchLoader
 from paratrain.data.sharding import ShardedReader
+from paratrain.data.transformer import Transformer
 from paratrain.errors import DataError
 
 __all__ = ["ReadAheadLoader"]
@@ -61,6 +63,16 @@ class ReadAheadLoader:
     def fill(self, batch: int, data: Array, labels: Array, part: slice = WHOLE) -> int:
         self._turn_to(batch // self._batches)
         return self._loader.fill(batch, data, labels, part)
+
+    @property
+    def bytes_transformer(self) -> Transformer | None:
+        return self._loader.bytes_transformer
+
+    def fill_bytes(
+        self, batch: int, pixels: Array, labels: Array, windows: npt.NDArray[np.int32], part: slice = WHOLE
+    ) -> int:
+        self._turn_to(batch // self._batches)
+        return self._loader.fill_bytes(batch, pixels, labels, windows, part)
 
     def close(self) -> None:
         """End the thread, and close the loader; a second call does nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paratrain.blob.synced_memory import Device, Head, HostArray, SyncedMemory
+from paratrain.blob.synced_memory import Device, HostArray, SyncedMemory
 
 __all__ = ["RingMemory"]
 
@@ -29,7 +29,7 @@ class RingMemory:
     def show(self, place: int) -> None:
         """Turn to a place, whose host array has been written."""
         self._current = self._places[place]
-        self._current.head = Head.AT_CPU  # whatever lies on a device belongs to an earlier batch
+        self._current.note_places((True, False, False))  # whatever lies on a device belongs to an earlier batch
         self.version += 1
 
     @property

@@ -13,7 +13,7 @@ from paratrain.errors import DataError, SnapshotError
 from paratrain.proto import TRAIN, BlobProto, Phase, TransformationParameter, blob_to_array, fork_fields, read_binary
 from paratrain.random import hash_key, uniform_at
 
-__all__ = ["Transformer", "check_transform", "read_mean", "transform_problems"]
+__all__ = ["NotBytesError", "Transformer", "check_transform", "read_mean", "transform_problems"]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -21,6 +21,10 @@ Shape = tuple[int, int, int]
 # What forks put into transform_param and paratrain can do without: settings that change no value.
 _HARMLESS_FORK_FIELDS = frozenset(f"transform_param.{name}" for name in ("use_gpu_transform", "display", "num_labels"))
 _CHUNK_VALUES = 1 << 16
+
+
+class NotBytesError(DataError):
+    """An image that is not of bytes, where only bytes can be taken; who knows the record names it."""
 
 
 class Transformer:
@@ -87,7 +91,52 @@ class Transformer:
             np.copyto(chunk, images[first : first + step, channels, rows, columns])
             self._subtract_and_scale(chunk, mean)
 
+    def cut(
+        self, images: Iterable[Array], counters: npt.NDArray[np.uint64], out: Array, windows: npt.NDArray[np.int32]
+    ) -> None:
+        """Write only the pixels that :meth:`transform` would use, for whoever does the rest of the arithmetic.
+
+        ``out`` is (N, C, H, W) uint8; ``windows`` (N, 3) gets for each image the top and left of its window and whether it
+        is to be mirrored, which ``out`` is not yet. Raises NotBytesError for an image that is not of bytes.
+        """
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and not (self._crop_at_random or self._mirror):
+            channels, rows, columns = _middle(images.shape[2:], out.shape[2:])
+            np.copyto(out, images[:, channels, rows, columns])
+            windows[...] = rows.start, columns.start, 0
+            return
+        for i, (image, window, is_mirrored) in enumerate(self._windows(images, counters, out)):
+            if image.dtype != np.uint8:
+                raise NotBytesError("an image of floats among images of bytes; the CPU takes both (--cpu)")
+            copy_pixels(image[window], out[i])
+            windows[i] = window[1].start, window[2].start, is_mirrored
+
+    @property
+    def mean(self) -> Array | None:
+        """What is subtracted: an image (C, H, W) as large as the uncropped ones, (C, 1, 1), or (1, 1, 1) for all; None for 0."""
+        return self._mean
+
+    @property
+    def has_mean_image(self) -> bool:
+        """Whether the mean is an image, of which the window is taken that is cut out of the pixels."""
+        return self._has_mean_image
+
+    @property
+    def scale(self) -> float:
+        """What the differences are multiplied by."""
+        return float(self._scale)
+
     def _transform_each(self, images: Iterable[Array], counters: npt.NDArray[np.uint64], out: Array) -> None:
+        for i, (image, window, is_mirrored) in enumerate(self._windows(images, counters, out)):
+            copy_pixels(image[window], out[i], mirrored=is_mirrored)
+            mean = self._mean
+            if mean is not None and self._has_mean_image:
+                mean = mean[window] if not is_mirrored else mean[window][:, :, ::-1]
+            self._subtract_and_scale(out[i], mean)
+
+    def _windows(
+        self, images: Iterable[Array], counters: npt.NDArray[np.uint64], out: Array
+    ) -> Iterator[tuple[Array, tuple[slice, slice, slice], bool]]:
+        """Yield each image, the window of it that is used, and whether that is mirrored."""
         height, width = size = out.shape[2:]
         mirrored = (self._draw("mirror", counters) < 0.5).tolist() if self._mirror else [False] * len(out)
         if self._crop_at_random:
@@ -98,11 +147,7 @@ class Transformer:
                 window = np.s_[:, top : top + height, left : left + width]
             else:
                 window = _middle(image.shape[1:], size)
-            copy_pixels(image[window], out[i], mirrored=mirrored[i])
-            mean = self._mean
-            if mean is not None and self._has_mean_image:
-                mean = mean[window] if not mirrored[i] else mean[window][:, :, ::-1]
-            self._subtract_and_scale(out[i], mean)
+            yield image, window, mirrored[i]
 
     def _subtract_and_scale(self, values: Array, mean: Array | None) -> None:
         if mean is not None:

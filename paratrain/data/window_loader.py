@@ -201,6 +201,16 @@ class WindowLoader:
             self._reading.pop((batch, first), None)
         return bad_count
 
+    @property
+    def bytes_transformer(self) -> None:
+        """None: windows are warped, which makes floats of them."""
+        return None
+
+    def fill_bytes(
+        self, batch: int, pixels: Array, labels: Array, windows: npt.NDArray[np.int32], part: slice = WHOLE
+    ) -> int:
+        raise NotImplementedError("see bytes_transformer")
+
     def close(self) -> None:
         """Forget the cached images."""
         self._cached = None

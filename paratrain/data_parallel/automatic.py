@@ -14,7 +14,7 @@ from paratrain.topology.machine import CpuRank, Machine
 from paratrain.topology.tree import Tree
 from paratrain.topology.words import duration
 
-__all__ = ["Choice", "choose_exchange", "cluster_of_ranks", "node_of_figures", "possible_exchanges"]
+__all__ = ["Choice", "best_of", "choose_exchange", "cluster_of_ranks", "node_of_figures", "possible_exchanges"]
 
 _EQUAL_DIGITS = 9  # times that agree to so many digits are equal, and the first of EXCHANGES wins
 
@@ -31,6 +31,8 @@ class Choice:
     predictions: tuple[StepPrediction, ...] = ()
     is_automatic: bool = False
     reason: str = ""
+    tree: Tree | None = None
+    """The tree of the exchange, where it is another than the one that joins the ranks: between GPUs it follows their links."""
 
     @property
     def predicted_s(self) -> float | None:
@@ -96,11 +98,16 @@ def choose_exchange(
             )
             for name in compared
         ]
-        predictions.sort(key=lambda one: float(f"{one.total_s:.{_EQUAL_DIGITS}e}"))
-        name = predictions[0].exchange if wanted == AUTO else wanted
-        choice = Choice(name, tuple(predictions), wanted == AUTO, reason if wanted == AUTO else "")
+        choice = best_of(wanted, predictions, reason)
     found: Choice = communicator.broadcast_object(choice)
     return found
+
+
+def best_of(wanted: str, predictions: Sequence[StepPrediction], reason: str = "") -> Choice:
+    """The exchange `wanted`, or where that is AUTO the first of the fastest, with the predictions in their order."""
+    ordered = sorted(predictions, key=lambda one: float(f"{one.total_s:.{_EQUAL_DIGITS}e}"))
+    name = ordered[0].exchange if wanted == AUTO else wanted
+    return Choice(name, tuple(ordered), wanted == AUTO, reason if wanted == AUTO else "")
 
 
 def cluster_of_ranks(

@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from paratrain.backends import create_backend
+from paratrain.backends import Backend, create_backend
 from paratrain.blob import Memory, SyncedMemory
 from paratrain.comm import Communicator
-from paratrain.comm.choose import AUTO, check_on_cpu, check_roots, create_exchange, slice_length, uses_shared_memory
-from paratrain.comm.gradient_messages import gradient_dtype as gradient_dtype_of
-from paratrain.comm.memory import ExchangeMemory
 from paratrain.data.options import DataOptions, default_worker_count
-from paratrain.data_parallel.automatic import Choice, choose_exchange, possible_exchanges
+from paratrain.data_parallel.automatic import Choice
 from paratrain.data_parallel.batch_norm import set_batch_norm
 from paratrain.data_parallel.driver import DataParallel
-from paratrain.data_parallel.gradient_dtype import OVERFLOW_HINT, check_gradient_dtype, describe_gradients
+from paratrain.data_parallel.gradient_dtype import OVERFLOW_HINT, describe_gradients
 from paratrain.data_parallel.ranks import TreeRanks, join_ranks
 from paratrain.data_parallel.slices import find_slices
-from paratrain.errors import OtherRankFailedError, SolverError
+from paratrain.data_parallel.ways import ExchangeSettings, FindMachine, HostWay, Way
+from paratrain.dtypes import dtype_named
+from paratrain.errors import OtherRankFailedError
 from paratrain.net import Net
 from paratrain.proto import SolverParameter
 from paratrain.random import entropy
 from paratrain.solvers import Solver, create_solver
 from paratrain.solvers.factory import SOLVERS
 from paratrain.solvers.nets import NetOptions
-from paratrain.topology.costs.training_step import StepWork
 from paratrain.topology.machine import Machine
 from paratrain.topology.tree import Tree
 
 __all__ = ["create_parallel_solver", "exchanged_bytes"]
-
-_ITEM_BYTES = np.dtype(np.float32).itemsize
 
 
 def create_parallel_solver(
     parameter: SolverParameter,
     communicator: Communicator,
     *,
-    backend: str | None = None,
+    backend: Backend | str | None = None,
     net_options: NetOptions | None = None,
     tree: Tree | None = None,
     exchange: str = "tree",
     roots: int | None = None,
     shares_parameters: bool = True,
     machine: Machine | None = None,
+    find_machine: FindMachine | None = None,
     gradient_dtype: str = "float32",
     batch_norm: str = "root",
 ) -> Solver:
     """Return this rank's solver, joined to those of the other ranks by ``tree`` (see :func:`join_ranks`).
 
     ``exchange`` is one of :data:`paratrain.comm.choose.EXCHANGES`, or AUTO for the one of them that is predicted to be the
-    fastest; ``machine``, if rank 0 gives one, may have better figures of links than the catalogue. ``shares_parameters`` lets
-    the ranks of a node use one array of parameters, where the exchange can: what any of them writes there, all see. All ranks
-    call it with the same parameter, tree and exchange. A negative ``random_seed`` is drawn by rank 0 for all ranks. Raises
-    SolverError where the exchange cannot serve the parameter, CommunicationError where it cannot serve the ranks.
+    fastest; between GPUs also "nccl". ``machine``, if rank 0 gives one, may have better figures of links than the catalogue.
+    ``shares_parameters`` lets the ranks of a node use one array of parameters, where the exchange can: what any of them writes
+    there, all see. All ranks call it with the same parameter, tree and exchange, and backends of one kind. A negative
+    ``random_seed`` is drawn by rank 0 for all ranks. Raises SolverError where the exchange cannot serve the parameter,
+    CommunicationError where it cannot serve the ranks.
+
+    Ranks that compute on GPUs exchange between these. ``find_machine(bytes)`` is called on the first rank of each node, with the
+    bytes of the gradients, and gives the node's GPUs and links, rank for rank; the tree of the exchange within one node then
+    follows these, unless there is a ``machine``, for which ``tree`` was planned.
 
     ``roots`` says how many ranks "sharded" updates on, each a part of its own with what the solver remembers of it: from 1 to
     as many as there are, which is the default. CommunicationError for another number, and with another exchange.
@@ -65,50 +66,33 @@ def create_parallel_solver(
     Messages carry gradients as ``gradient_dtype``, one of :data:`paratrain.comm.gradient_messages.GRADIENT_DTYPES`; they are
     summed in float32. ``batch_norm`` is one of :data:`paratrain.data_parallel.batch_norm.BATCH_NORM_MODES`.
     """
-    check_on_cpu(exchange)
-    check_roots(exchange, roots, communicator, shares_memory=shares_parameters)
-    if parameter.debug_info and exchange not in ("tree", AUTO) and communicator.size > 1:
-        raise SolverError(
-            f"debug_info shows every update on the root, and the exchange '{exchange}' makes it on several ranks: train with "
-            "--exchange tree, or without debug_info"
-        )
+    settings = ExchangeSettings(
+        exchange,
+        roots,
+        gradient_dtype,
+        shares_parameters,
+        parameter.debug_info,
+        SOLVERS.get(parameter.type).history_count,
+        machine,
+    )
+    used = backend if isinstance(backend, Backend) else create_backend(backend)
     seed = parameter.random_seed
     if seed < 0:
         seed = communicator.broadcast_object(entropy())
     ranks = join_ranks(communicator, tree) if communicator.size > 1 else None
-    memory = ExchangeMemory(communicator, is_shared=shares_parameters and uses_shared_memory(exchange, communicator))
-    possible, reason = possible_exchanges(
-        communicator, shows_updates=parameter.debug_info, shares_parameters=shares_parameters
-    )
-    if communicator.size > 1:
-        possible = check_gradient_dtype(gradient_dtype, exchange, possible)
+    way: Way
+    if used.device is None:
+        way = HostWay(communicator, settings, None if ranks is None else ranks.tree)
+    else:
+        from paratrain.data_parallel.device_way import DeviceWay  # much to load, for runs on GPUs alone
 
-    def choose(byte_count: int) -> Choice:
-        assert ranks is not None
-        history_count = SOLVERS.get(parameter.type).history_count
-        return choose_exchange(
-            exchange,
-            possible,
-            communicator,
-            ranks.tree,
-            lambda name: StepWork(
-                byte_count,
-                slice_length(name, communicator, roots) * _ITEM_BYTES,
-                history_count,
-                sent_share=gradient_dtype_of(gradient_dtype).itemsize / _ITEM_BYTES,
-                root_count=roots,
-            ),
-            shares_memory=shares_parameters and not memory.problem,
-            machine=machine,
-            reason=reason,
-        )
-
-    arrays = _Arrays(communicator, memory, choose)
+        way = DeviceWay(communicator, settings, None if ranks is None else ranks.tree, used, find_machine)
+    arrays = _Arrays(communicator, way)
     options = net_options or NetOptions(data=DataOptions(default_worker_count(communicator.local_size)))
     try:
         solver = create_solver(
             parameter,
-            backend=create_backend(backend),
+            backend=used,
             rank=communicator.rank,
             size=communicator.size,
             seed=seed,
@@ -122,7 +106,7 @@ def create_parallel_solver(
         raise
     if ranks is not None:
         _meet(communicator)
-        _join(solver, ranks, memory, arrays.choice_of(solver.net.parameters.diff.count), gradient_dtype, roots)
+        _join(solver, ranks, way, arrays.choice_of(solver.net.parameters.diff.count), gradient_dtype)
         set_batch_norm(solver.net, ranks, batch_norm)
     return solver
 
@@ -138,8 +122,8 @@ def _meet(communicator: Communicator) -> None:
 class _Arrays:
     """Makes the flat arrays of this rank, in memory that suits the exchange; which that is may depend on their size."""
 
-    def __init__(self, communicator: Communicator, memory: ExchangeMemory, choose: Callable[[int], Choice]) -> None:
-        self._communicator, self._memory, self._choose = communicator, memory, choose
+    def __init__(self, communicator: Communicator, way: Way) -> None:
+        self._communicator, self._way = communicator, way
         self._choice: Choice | None = None
 
     def __call__(self, name: str, count: int, dtype: npt.DTypeLike) -> Memory:
@@ -148,40 +132,31 @@ class _Arrays:
             return SyncedMemory(count, dtype)
         if name == "diff":
             _meet(self._communicator)
-            self._choice = self._choose(count * _ITEM_BYTES)
-            self._memory.is_shared &= uses_shared_memory(self._choice.name, self._communicator)
-        array = self._memory.data(count, dtype) if name == "data" else self._memory.diff(count, dtype)
-        return SyncedMemory(count, dtype, host=array)
+            self._choice = self._way.choose(count * np.dtype(dtype).itemsize)
+            self._way.take(self._choice)
+        return self._way.array(name, count, dtype)
 
     def choice_of(self, count: int) -> Choice:
         """The exchange for gradients of `count` values, once the arrays are made: where there was no memory to share, that
         may be another than was thought before.
         """
-        if self._choice is None or self._memory.problem:
-            return self._choose(count * _ITEM_BYTES)
+        if self._choice is None or self._way.problem:
+            return self._way.choose(count * np.dtype(np.float32).itemsize)
         return self._choice
 
 
-def _join(
-    solver: Solver, ranks: TreeRanks, memory: ExchangeMemory, choice: Choice, gradient_dtype: str, roots: int | None
-) -> None:
-    communicator, name = ranks.communicator, choice.name
-    is_one_node = len(set(communicator.node_of_rank)) == 1
-    ranks.parameters_are_common = memory.is_shared and is_one_node
-    slices = find_slices(solver.net, slice_length(name, communicator, roots))
-    parts = [found.part for found in slices]
-    exchange = create_exchange(name, communicator, memory, parts, ranks.tree, gradient_dtype, roots)
-    way = "by messages" + (f" ({memory.problem})" if memory.problem else "")
-    if memory.is_shared:
-        way = "through shared memory" + ("" if is_one_node else " within nodes and by messages between them")
-    are_sent = not (memory.is_shared and is_one_node)
-    way += describe_gradients(gradient_dtype, are_sent=are_sent)
-    if gradient_dtype == "float16" and are_sent:
+def _join(solver: Solver, ranks: TreeRanks, way: Way, choice: Choice, gradient_dtype: str) -> None:
+    ranks.parameters_are_common = way.has_common_parameters
+    slices = find_slices(solver.net, way.slice_length(choice.name))
+    exchange = way.exchange(choice.name, [found.part for found in slices], choice.tree or ranks.tree)
+    words = way.describe() + describe_gradients(gradient_dtype, are_sent=way.are_sent)
+    if gradient_dtype == "float16" and way.are_sent:
         solver.sentinel.overflow_hint = OVERFLOW_HINT
-    driver = DataParallel(solver, ranks, exchange, slices, way)
-    driver.choice, driver.gradient_dtype = choice, gradient_dtype if are_sent else "float32"
+    driver = DataParallel(solver, ranks, exchange, slices, words)
+    driver.way = way
+    driver.choice, driver.gradient_dtype = choice, gradient_dtype if way.are_sent else "float32"
     solver.times.predicted_step_s = choice.predicted_s
-    communicator.barrier()  # nobody begins to train before all have put their first parameters where others may see them
+    ranks.communicator.barrier()  # nobody begins to train before all have put their first parameters where others may see them
 
 
 def exchanged_bytes(net: Net, size: int, sent: str = "float32") -> tuple[int, int]:
@@ -194,5 +169,5 @@ def exchanged_bytes(net: Net, size: int, sent: str = "float32") -> tuple[int, in
         return 0, 0
     parameters = net.parameters
     item_bytes = np.dtype(parameters.dtype).itemsize
-    gradient_bytes = item_bytes if sent == "float32" else gradient_dtype_of(sent).itemsize
+    gradient_bytes = item_bytes if sent == "float32" else dtype_named(sent).itemsize
     return (parameters.data.count + parameters.statistics.count) * item_bytes, parameters.diff.count * gradient_bytes

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paratrain.blob import Device
 from paratrain.comm.exchange import Exchange, Part
 from paratrain.comm.progress import Condition, Progress, Work
 from paratrain.data_parallel.automatic import Choice
 from paratrain.data_parallel.ranks import TreeRanks
 from paratrain.data_parallel.slices import Slice
+from paratrain.data_parallel.ways import Way
 from paratrain.solvers import Solver
 from paratrain.solvers.shares import UpdatePart
 
@@ -60,6 +62,8 @@ class DataParallel:
         """How it was chosen, and what is predicted of it, where somebody said."""
         self.gradient_dtype = "float32"
         """The form in which messages carry gradients."""
+        self.way: Way | None = None
+        """What holds the other ranks' arrays, where somebody has said."""
         self.watched: Watched = _unwatched
         """Takes "sum" or "spread", the number of a slice and the job, and returns the job: whoever notes its times sets this."""
         self._posted_count = self._updated_count = self._spread_count = 0
@@ -73,6 +77,9 @@ class DataParallel:
         solver.net.context.sum_over_ranks = ranks.sum
         if solver.parameter.layer_wise_reduce:
             solver.net.after_layer_backward = self._after_backward
+            if solver.net.recorded_pass is not None:
+                ends = {found.ready_at for found in slices}
+                solver.net.recorded_pass.stops = frozenset(ends - {min(ends, default=0)})  # the last goes with the pass
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -85,6 +92,9 @@ class DataParallel:
                 self._ranks.share_statistics(parameters)
         else:  # a script may have changed them
             self._ranks.broadcast_parameters(parameters)
+        if self._device is not None:  # where other ranks write, and what a recorded step reads
+            parameters.data.device(self._device)
+            parameters.statistics.device(self._device)
         self._is_stepping = True
         self._posted_count = self._updated_count = self._spread_count = 0
         self._permit.clear()
@@ -119,11 +129,17 @@ class DataParallel:
             parts.exchange_s, parts.backward_s = parts.exchange_s + taken_s, parts.backward_s - taken_s
 
     def _post(self, stop: int) -> None:
-        diff, device = self._solver.net.parameters.diff, self._solver.backend.device
+        diff, device = self._solver.net.parameters.diff, self._device
+        if device is not None and self._posted_count < stop:
+            diff.take_device(device)
         for index in range(self._posted_count, stop):
             diff.settle(*self.slices[index].part, device)
             self._progress.add(self._exchange_slice(index))
         self._posted_count = max(self._posted_count, stop)
+
+    @property
+    def _device(self) -> Device | None:
+        return self._solver.backend.device
 
     def _exchange_slice(self, index: int) -> Work:
         """Sum a slice; and, where parts are updated one by one, update this rank's part and spread it."""
@@ -195,12 +211,24 @@ class DataParallel:
         # To the end: whoever clears its gradients must know that nobody reads them any more.
         self._progress.finish("waiting for the other ranks' updates")
         self._ranks.communicator.meanwhile = None
+        if self._device is not None:  # the others have written there
+            self._solver.net.parameters.data.mutable_device(self._device)
 
     def _spread(self, stop: int) -> None:
         for index in range(self._spread_count, stop):
             self._progress.add(self.watched("spread", index, self._exchange.spread(index)))
         self._spread_count = stop
         self._progress.poll()
+
+    def close(self) -> None:
+        """Give back what is held of the other ranks, between steps; no more can be run. All ranks call it."""
+        self._exchange.close()
+        if self.way is not None:
+            self.way.close()
+
+    def abort(self) -> None:
+        """Let go of the other ranks, whatever is under way."""
+        self._exchange.abort()
 
     def gather(self, array: npt.NDArray[Any]) -> None:
         """Complete the root's ``array`` by the parts of the other owners'."""

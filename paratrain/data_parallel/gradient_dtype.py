@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paratrain.comm.nccl import NCCL
 from paratrain.errors import SolverError
 
 __all__ = ["OVERFLOW_HINT", "check_gradient_dtype", "describe_gradients"]
@@ -24,7 +25,12 @@ def check_gradient_dtype(gradient_dtype: str, exchange: str, possible: Sequence[
             f"gradients are to be sent as {gradient_dtype} and summed in float32, and MPI's Allreduce sums what it sends: "
             "train with --exchange sharded or ring, or without --exchange-dtype"
         )
-    return tuple(name for name in possible if name != "mpi")
+    if exchange == NCCL:
+        raise SolverError(
+            f"gradients are to be sent as {gradient_dtype} and summed in float32, and NCCL sums what it sends: train with "
+            "--exchange sharded or tree, or without --exchange-dtype"
+        )
+    return tuple(name for name in possible if name not in ("mpi", NCCL))
 
 
 def describe_gradients(gradient_dtype: str, *, are_sent: bool) -> str:

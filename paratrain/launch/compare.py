@@ -10,19 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from paratrain.backends import BACKENDS
+from paratrain.backends.cupy.backend import CupyBackend
 from paratrain.backends.onednn.backend import OneDnnBackend
 from paratrain.backends.onednn.inner_product import OneDnnInnerProduct
 from paratrain.check.figures import multiply_adds
 from paratrain.check.shapes import ShapedLayer
+from paratrain.launch.compare_gpu import kernels_on_gpu, peak_of_gpu
 from paratrain.launch.compare_table import Comparison, LayerTimes, Timing
 from paratrain.layers import Layer
+from paratrain.layers.fused_relu import AppliesReLU
 from paratrain.layers.onednn.base import OneDnnLayer
-from paratrain.layers.onednn.fusion import AppliesReLU
 from paratrain.layers.onednn.normalization import OneDnnBatchNormLayer
 from paratrain.net import Net
 from paratrain.solvers.ranks import Ranks
 
-__all__ = ["comparable_backends", "compare", "kernels_of", "measure_peak"]
+__all__ = ["comparable_backends", "compare", "kernels_of", "measure_peak", "time_layers"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +45,13 @@ class _Timed:
     backward_s: list[float]
 
 
-def comparable_backends() -> list[str]:
-    """The backends that work on this machine. Logs why another does not."""
+def comparable_backends(precision: str = "float32") -> list[str]:
+    """The backends that work on this machine, in this precision. Logs why another does not."""
     names = []
     for name in BACKENDS.names():
         problem = BACKENDS.get(name).problem()
+        if precision not in BACKENDS.get(name).precisions:
+            problem = f"it has no {precision}"
         if problem is None:
             names.append(name)
         else:
@@ -55,7 +59,13 @@ def comparable_backends() -> list[str]:
     return names
 
 
-def compare(open_net: Callable[[str], Net], names: Sequence[str], ranks: Ranks, iteration_count: int) -> Comparison:
+def compare(
+    open_net: Callable[[str], Net],
+    names: Sequence[str],
+    ranks: Ranks,
+    iteration_count: int,
+    precision: str = "float32",
+) -> Comparison:
     """Time the layers of a net on the backends `names`, which take turns, and return what came out.
 
     `open_net` returns a new net on the backend of a name. All ranks call it; times are means over the ranks.
@@ -67,25 +77,42 @@ def compare(open_net: Callable[[str], Net], names: Sequence[str], ranks: Ranks, 
             timed[name] = _Timed(net, [0.0] * len(net.layers), [0.0] * len(net.layers))
             net.forward_from_to()  # not counted: memory is taken and kernels are chosen
             net.backward_from_to()
-        peak = measure_peak(timed[names[-1]].net)
+        peaks = _measure_peaks(timed)
         for _ in range(iteration_count):
             for one in timed.values():
                 _run(one)
-        peak = max(peak, measure_peak(timed[names[-1]].net))
-        sums = np.array([peak, *(s for one in timed.values() for s in (*one.forward_s, *one.backward_s))])
+        peaks = [max(pair) for pair in zip(peaks, _measure_peaks(timed), strict=True)]
+        sums = np.array([*peaks, *(s for one in timed.values() for s in (*one.forward_s, *one.backward_s))])
         ranks.sum_to_root(sums)
-        peak, *means = (sums / ranks.size).tolist()
+        means = (sums / ranks.size).tolist()
+        peaks, means = means[: len(names)], means[len(names) :]
         layers = _collect(timed, [value / iteration_count for value in means])
     finally:
         for one in timed.values():
             one.net.close()
-    return Comparison(tuple(names), layers, peak, ranks.size)
+    return Comparison(tuple(names), layers, dict(zip(names, peaks, strict=True)), ranks.size, precision)
+
+
+def time_layers(net: Net) -> tuple[list[float], list[float]]:
+    """Run each layer forward and then backward; return the seconds that each took, on a GPU by its own clock."""
+    timer, layers = net.context.backend.timer(), range(len(net.layers))
+    timer.mark()
+    for index in layers:
+        net.forward_layer(index)
+        timer.mark()
+    for index in reversed(layers):
+        net.backward_layer(index)
+        timer.mark()
+    seconds = timer.seconds()
+    return seconds[: len(layers)], seconds[len(layers) :][::-1]
 
 
 def measure_peak(net: Net) -> float:
-    """The most multiplications and additions a second, of float32, that a big matrix product reaches here, by NumPy's BLAS
-    or by the backend of `net`, with the threads that this rank computes with.
+    """The most multiplications and additions a second that a big matrix product reaches: on a GPU in the precision of `net`'s
+    backend, else in float32, by NumPy's BLAS or by that backend, with the threads that this rank computes with.
     """
+    if isinstance(net.context.backend, CupyBackend):
+        return peak_of_gpu(net.context.backend)
     size = _PEAK_SIZE
     a, b, c = (np.full((size, size), value, np.float32) for value in (0.5, 2.0, 0.0))
     products: list[Callable[[], object]] = [lambda: np.matmul(a, b, out=c)]
@@ -99,8 +126,11 @@ def measure_peak(net: Net) -> float:
 
 def kernels_of(net: Net) -> list[str]:
     """For each layer what has computed it in the last pass: oneDNN's names, ``numpy``, or ``with conv1`` where another layer
-    did so along with its own; empty for layers that only read.
+    did so along with its own; empty for layers that only read. On a GPU one more pass is run, and the names are cuDNN's plans,
+    ``cuBLAS``, the families of our own kernels, and ``cupy`` where its own have run, or none.
     """
+    if isinstance(net.context.backend, CupyBackend):
+        return kernels_on_gpu(net)
     joined: dict[int, str] = {}
     for layer in net.layers:
         for other in _computed_along(layer):
@@ -131,18 +161,9 @@ def _computed_along(layer: Layer) -> list[Layer]:
 
 
 def _run(timed: _Timed) -> None:
-    net = timed.net
-    for index in range(len(net.layers)):
-        timed.forward_s[index] += _seconds(net.forward_layer, index, net)
-    for index in reversed(range(len(net.layers))):
-        timed.backward_s[index] += _seconds(net.backward_layer, index, net)
-
-
-def _seconds(run_layer: Callable[[int], object], index: int, net: Net) -> float:
-    begin = time.perf_counter()
-    run_layer(index)
-    net.context.backend.synchronize()
-    return time.perf_counter() - begin
+    for index, (forward_s, backward_s) in enumerate(zip(*time_layers(timed.net), strict=True)):
+        timed.forward_s[index] += forward_s
+        timed.backward_s[index] += backward_s
 
 
 def _collect(timed: dict[str, _Timed], means: list[float]) -> list[LayerTimes]:
@@ -177,6 +198,13 @@ def _operations(net: Net, index: int) -> tuple[int, int]:
     if not net.layers_needing_backward[index]:
         return forward, 0
     return forward, forward * (bool(layer.param_propagate_down[0]) + any(net.propagate_down[index]))
+
+
+def _measure_peaks(timed: dict[str, _Timed]) -> list[float]:
+    """The peak of each backend; those on the host have one in common."""
+    on_host = [one.net for one in timed.values() if one.net.context.backend.device is None]
+    of_host = measure_peak(on_host[-1]) if on_host else 0.0
+    return [measure_peak(one.net) if one.net.context.backend.device else of_host for one in timed.values()]
 
 
 def _least_seconds(run: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = ["Comparison", "LayerTimes", "Timing", "comparison_values", "format_comparison"]
 
 _LONGEST_NAME = 28
+_ON_GPUS = ("cupy",)
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Comparison:
 
     backends: tuple[str, ...]
     layers: list[LayerTimes]
-    peak: float
-    """Operations a second of a rank's fastest matrix product, in float32."""
+    peaks: dict[str, float]
+    """Operations a second of a rank's fastest matrix product, for each backend: on a GPU in ``precision``, else in float32."""
     rank_count: int
+    precision: str = "float32"
 
     def total_s(self, backend: str) -> float:
         """Seconds of all layers' passes."""
@@ -86,7 +88,14 @@ def format_comparison(comparison: Comparison) -> Iterator[str]:
         "together."
     )
     each = " in each rank" if comparison.rank_count > 1 else ""
-    yield f"Peak: {comparison.peak / 1e9:.4g} GFLOP/s{each}, of a big matrix product in float32."
+    for name in backends:
+        if name not in _ON_GPUS:
+            yield f"Peak: {comparison.peaks[name] / 1e9:.4g} GFLOP/s{each}, of a big matrix product in float32."
+            break
+    for name in backends:
+        if name in _ON_GPUS:
+            peak, kind = comparison.peaks[name] / 1e9, comparison.precision
+            yield f"Peak of {name}: {peak:.4g} GFLOP/s{each}, of a big matrix product in {kind}."
     totals = {name: comparison.total_s(name) for name in backends}
     best = min(totals, key=lambda name: totals[name])
     for name in backends:
@@ -101,7 +110,9 @@ def comparison_values(comparison: Comparison) -> dict[str, Any]:
         "schema": 1,
         "backends": list(comparison.backends),
         "ranks": comparison.rank_count,
-        "peak_flops": comparison.peak,
+        "precision": comparison.precision,
+        "peak_flops": next((peak for name, peak in comparison.peaks.items() if name not in _ON_GPUS), None),
+        "peak_flops_of": comparison.peaks,
         "total_s": {name: comparison.total_s(name) for name in comparison.backends},
         "layers": [
             {
@@ -129,7 +140,7 @@ def _row(layer: LayerTimes, comparison: Comparison) -> list[str]:
     for name in comparison.backends:
         timing, rate = layer.timings[name], layer.rate(name)
         row += [_ms(timing.forward_s), _ms(timing.backward_s)]
-        row += ["", ""] if rate is None else [f"{rate / 1e9:.1f}", f"{100 * rate / comparison.peak:.0f}%"]
+        row += ["", ""] if rate is None else [f"{rate / 1e9:.1f}", f"{100 * rate / comparison.peaks[name]:.0f}%"]
     # NumPy computes all of its own column: only what others use says something.
     others = [layer.timings[name].kernels for name in comparison.backends if name != "numpy"]
     return [*row, " | ".join(others) if others else layer.timings["numpy"].kernels]

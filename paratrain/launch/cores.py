@@ -15,6 +15,7 @@ from paratrain.data.options import workers_beside_computing
 from paratrain.launch import options
 from paratrain.threads import set_thread_count
 from paratrain.topology.cores import CoreShare, divide, local_core_place
+from paratrain.topology.hosts import usable_cpus
 from paratrain.topology.number_ranges import format_ranges
 
 __all__ = ["Cores", "add_cores", "log_cores", "take_cores"]
@@ -65,14 +66,16 @@ def take_cores(
     thread_count: int | None = None,
     *,
     pin: bool = True,
+    near: Collection[int] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> list[Cores]:
     """Set how many threads this rank computes with, and with `pin` where they run; return this for every rank.
 
-    `thread_count` is what the user asks for. All ranks call it, before the first backend is made and before other threads
-    than those of libraries are started.
+    `thread_count` is what the user asks for, `near` are CPUs that suit this rank better than others, next to its GPU. All
+    ranks call it, before the first backend is made and before other threads than those of libraries are started.
     """
-    own_place = local_core_place()
+    nearest = set(usable_cpus()) & set(near)
+    own_place = local_core_place(cpus=nearest or None)
     if not own_place.machine:
         own_place = replace(own_place, machine=f"node {communicator.node_of_rank[communicator.rank]}")
     places = communicator.allgather_objects(own_place)
@@ -82,7 +85,8 @@ def take_cores(
         wanted, source = _from(environ), _VARIABLE
     if wanted is None:
         wanted, source = share.thread_count, ""
-    is_pinned = pin and share.is_narrowed and wanted <= len(share.cpus) and _pin(share.cpus)
+    has_own = share.is_narrowed or (bool(nearest) and not (share.is_limited or share.is_crowded))
+    is_pinned = pin and has_own and wanted <= len(share.cpus) and _pin(share.cpus)
     set_thread_count(wanted, has_room=wanted <= share.cpu_count and not (share.is_limited or share.is_crowded))
     own = Cores(own_place.machine, share, wanted, source, is_pinned)
     return list(communicator.allgather_objects(own))

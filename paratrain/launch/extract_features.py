@@ -79,10 +79,12 @@ def _take_words(arguments: argparse.Namespace) -> None:
             fail(f"{len(words)} arguments are given; expected {_ORDER}")
         for name, word in zip(names, words, strict=False):
             setattr(arguments, name, word)
-        mode = words[len(names)] if len(words) > len(names) else "CPU"
-        if mode not in ("CPU", "GPU"):
+        mode, number = [*words[len(names) :], "", ""][:2]
+        if mode not in ("", "CPU", "GPU"):
             fail(f"'{mode}': expected CPU or GPU")
-        arguments.gpu = arguments.gpu or mode == "GPU"
+        arguments.cpu = arguments.cpu or mode == "CPU"
+        if mode == "GPU":
+            arguments.gpu = number.removeprefix("DEVICE_ID=") or True
         if arguments.db not in BACKENDS:
             fail(f"unknown kind of database '{arguments.db}'; known: {', '.join(BACKENDS)}")
     missing = [f"--{name}" for name in required if getattr(arguments, name) is None]

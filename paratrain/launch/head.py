@@ -7,6 +7,8 @@ import logging
 from paratrain.comm.communicator import Communicator
 from paratrain.data_parallel import DataParallel, TreeRanks, exchanged_bytes
 from paratrain.data_parallel.batch_norm import describe_batch_norm
+from paratrain.launch.rank_gpus import RankGpus
+from paratrain.launch.rank_tree import describe_tree
 from paratrain.solvers import Solver
 
 __all__ = ["log_head"]
@@ -14,16 +16,19 @@ __all__ = ["log_head"]
 logger = logging.getLogger(__name__)
 
 
-def log_head(solver: Solver, communicator: Communicator, tree: str) -> None:
+def log_head(solver: Solver, communicator: Communicator, tree: str, gpus: RankGpus) -> None:
     """Log ranks and devices, the effective batch, records and epochs, parameters, and what a step exchanges.
 
-    `tree` says by which tree they do.
+    `tree` says by which tree they do, unless that of the exchange follows the links of GPUs.
     """
     parameter, size = solver.parameter, communicator.size
     nodes = len(set(communicator.node_of_rank))
-    logger.info("Ranks: %d on %s, each on the CPU", size, _count(nodes, "node"))
+    where = f"on {_count(len(gpus.ranks_of_gpu), 'GPU')}" if gpus.is_on_gpus else "each on the CPU"
+    logger.info("Ranks: %d on %s, %s", size, _count(nodes, "node"), where)
     if size > 1:
-        logger.info("Tree: %s", tree)
+        choice = solver.shares.choice if isinstance(solver.shares, DataParallel) else None
+        planned = None if choice is None else choice.tree
+        logger.info("Tree: %s", tree if planned is None else f"{describe_tree(planned)} (by the links of the GPUs)")
     batch = solver.images_per_iteration // (parameter.iter_size * size)
     logger.info(
         "Effective batch: %d images = batch_size %d x iter_size %d x %d ranks",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 
-from paratrain.backends import BACKENDS, create_backend
+from paratrain.backends import BACKENDS
 from paratrain.data.options import DataOptions
 from paratrain.errors import CommunicationError
 from paratrain.launch import options
 from paratrain.launch.abort import connect
+from paratrain.launch.computing import open_alone
 from paratrain.launch.cores import take_cores
 from paratrain.layers.base import LayerContext
 from paratrain.net import CopyRules, Net
@@ -21,8 +21,6 @@ from paratrain.tools.net_inputs import Transformer
 from paratrain.tools.picture_files import read_channel_means
 
 __all__ = ["add_computing", "add_net", "add_preparation", "open_net", "read_transformer"]
-
-logger = logging.getLogger(__name__)
 
 _COLOURS = 3
 
@@ -41,7 +39,11 @@ def add_net(parser: argparse.ArgumentParser) -> None:
 
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Add what the net computes with, and what it may do."""
-    parser.add_argument("--gpu", action="store_true", help="is accepted; this version computes on the CPU")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--gpu", action="store_true", help="compute on a GPU, or say why not (default: where there is one)"
+    )
+    where.add_argument("--cpu", action="store_true", help="compute on the CPU")
     parser.add_argument("--backend", choices=BACKENDS.names(), help="what computes, see paratrain train --help")
     parser.add_argument(
         "--threads", type=options.positive, metavar="N", help="threads that compute (default: all cores)"
@@ -81,12 +83,14 @@ def open_net(arguments: argparse.Namespace, model: str, weights: str) -> Net:
     if communicator.size > 1:
         raise CommunicationError(f"paratrain {arguments.verb} is run by one process, without mpirun")
     cores = take_cores(communicator, arguments.threads, pin=False)
-    if arguments.gpu:
-        logger.warning("this version of paratrain computes on the CPU, --gpu or not")
+    asked = argparse.Namespace(**{"precision": None, "fast": False, "autotune": False, **vars(arguments)})
+    # One process takes the first of all. Caffe's extract_features may be told a number.
+    asked.gpu = arguments.gpu if isinstance(arguments.gpu, str) else "all" if arguments.gpu else None
+    backend = open_alone(asked)
     parameter = upgrade_net(read_prototxt(model, NetParameter))
     parameter.state.MergeFrom(NetState(phase=TEST))
     context = LayerContext(
-        create_backend(arguments.backend),
+        backend,
         TEST,
         seed=entropy(),
         allow_python=arguments.allow_python,

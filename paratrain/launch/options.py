@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND
+from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND, PRECISION_VARIABLE, PRECISIONS
 from paratrain.data.options import BAD_RECORD_MODES, DataOptions
 from paratrain.errors import SnapshotError
 from paratrain.net import CopyRules, Net
@@ -28,6 +28,7 @@ __all__ = [
     "load_all",
     "new_parser",
     "positive",
+    "seed",
     "set_state",
     "weight_files",
 ]
@@ -107,7 +108,7 @@ def _rename(text: str) -> tuple[str, str]:
 
 
 def add_devices(parser: argparse.ArgumentParser, gpu_help: str) -> None:
-    """Add ``-gpu``, ``--cpu`` and ``--backend``."""
+    """Add ``-gpu``, ``--cpu``, ``--backend``, ``--precision``, ``--fast`` and ``--autotune``."""
     add(parser, "gpu", metavar="0,1|all", help=gpu_help)
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU, whatever the solver says")
     parser.add_argument(
@@ -115,6 +116,23 @@ def add_devices(parser: argparse.ArgumentParser, gpu_help: str) -> None:
         choices=BACKENDS.names(),
         help=f"what computes (default: {DEFAULT_BACKEND}, or what the environment variable {BACKEND_VARIABLE} names); numpy "
         "where it cannot be used",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="the numbers that are multiplied, and kept between layers; sums, parameters, gradients of parameters and updates "
+        "are float32 with each. The CPU has float32 and bfloat16, GPUs have all (default: float32, or what the environment "
+        f"variable {PRECISION_VARIABLE} names)",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="on a GPU: take faster kernels whose results differ in their last bits from run to run",
+    )
+    parser.add_argument(
+        "--autotune",
+        action="store_true",
+        help="on a GPU: measure cuDNN's kernels when a shape first comes, and keep the quickest for this and later runs",
     )
 
 
@@ -199,6 +217,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on, for argparse."""
+    value = int(text)
+    if not 0 <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {(1 << 63) - 1}")
     return value
 
 

@@ -13,12 +13,15 @@ from paratrain.comm.communicator import Communicator
 from paratrain.data_parallel import TreeRanks, join_ranks
 from paratrain.launch import options
 from paratrain.launch.abort import agreed, connect, guard
-from paratrain.launch.cores import log_cores, take_cores
-from paratrain.launch.device import choose_cpu
+from paratrain.launch.computing import near_cores, open_backend
+from paratrain.launch.cores import take_cores
+from paratrain.launch.device import choose
+from paratrain.launch.rank_gpus import RankGpus
 from paratrain.launch.reports import report_rank
 from paratrain.layers.base import LayerContext
 from paratrain.log import init_log
 from paratrain.net import Net
+from paratrain.net.device_errors import telling_device_errors
 from paratrain.proto import NetParameter, NetState, Phase, read_prototxt, upgrade_net
 from paratrain.random import entropy
 from paratrain.solvers.feeding import log_bad_records
@@ -55,22 +58,24 @@ def run_on_ranks(arguments: argparse.Namespace, phase: Phase, work: Callable[[Op
     communicator = connect()
     report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING)
-    arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
+    computing = agreed(communicator, lambda: choose(arguments, local_rank=communicator.local_rank))
+    arguments.cores = take_cores(
+        communicator, arguments.threads, pin=arguments.pin == "auto", near=near_cores(communicator, computing)
+    )
+    gpus = RankGpus.gather(communicator, computing)
     seed = communicator.broadcast_object(entropy())
-    opened = agreed(communicator, lambda: _open(arguments, phase, communicator, seed))
-    with guard(communicator), contextlib.closing(opened):
+    backend = agreed(communicator, lambda: open_backend(arguments, communicator, gpus))
+    opened = agreed(communicator, lambda: _open(arguments, phase, communicator, seed, backend))
+    with guard(communicator), contextlib.closing(opened), telling_device_errors(backend, opened.net.context.activity):
         work(opened)
         log_bad_records([opened.net], opened.ranks)
     communicator.close()
     return 0
 
 
-def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicator, seed: int) -> Opened:
-    backend = create_backend(arguments.backend)
-    if communicator.rank == 0:
-        reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode=True)
-        logger.info("Use CPU, %s. (%s)", backend.description, reason)
-        log_cores(arguments.cores)
+def _open(
+    arguments: argparse.Namespace, phase: Phase, communicator: Communicator, seed: int, backend: Backend
+) -> Opened:
     parameter = upgrade_net(read_prototxt(arguments.file or arguments.model, NetParameter), logger.info)
     parameter.state.MergeFrom(NetState(phase=phase))
     options.set_state(parameter.state, arguments)
@@ -99,4 +104,5 @@ def _open(arguments: argparse.Namespace, phase: Phase, communicator: Communicato
         return net
 
     net = open_net(backend)
-    return Opened(net, tree or Alone(), tree, is_shared, lambda name: open_net(create_backend(name)))
+    precision = arguments.precision or "float32"
+    return Opened(net, tree or Alone(), tree, is_shared, lambda name: open_net(create_backend(name, precision)))

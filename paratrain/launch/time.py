@@ -6,13 +6,12 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from paratrain.data_parallel import TreeRanks
 from paratrain.launch import options
-from paratrain.launch.compare import comparable_backends, compare
+from paratrain.launch.compare import comparable_backends, compare, time_layers
 from paratrain.launch.compare_table import comparison_values, format_comparison
 from paratrain.launch.cores import add_cores
 from paratrain.launch.single import Opened, run_on_ranks
@@ -27,6 +26,7 @@ logger = logging.getLogger(__name__)
 _EXAMPLES = """\
   paratrain time -model net.prototxt
   paratrain time -model net.prototxt --compare --threads 1      (each layer on every backend)
+  paratrain time -model net.prototxt --compare --backend cupy --precision bfloat16
   mpirun -n 2 paratrain time -model net.prototxt -iterations 10
   paratrain time --model=net.prototxt --phase=TEST --iterations=10
 """
@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser, "phase", choices=("TRAIN", "TEST"), default="TRAIN", help="the phase of the net (default: TRAIN)"
     )
     options.add_iterations(parser, "times to run it")
-    options.add_devices(parser, "check that these GPUs are there; this version computes on the CPU")
+    options.add_devices(parser, "compute on the first of these GPUs; under mpirun rank l of a machine takes the l-th")
     add_cores(parser)
     options.add_filters(parser)
     options.add_python(parser)
@@ -57,8 +57,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="time the net on every backend that works here, in turns, and print a table: which kernels ran, GFLOP/s, and "
-        "the share of the machine's peak",
+        help="time the net on every backend that works here, in turns, or on that of --backend, and print a table: which "
+        "kernels ran, GFLOP/s, and the share of the machine's peak",
     )
     parser.add_argument("--json", action="store_true", help="print what --compare finds as JSON (schema 1)")
     parser.set_defaults(run=run, parser=parser)
@@ -69,19 +69,20 @@ def run(arguments: argparse.Namespace) -> int:
     options.check_model(arguments)
     if arguments.json and not arguments.compare:
         arguments.parser.error("--json goes with --compare")
-    if arguments.compare and arguments.backend is not None:
-        arguments.parser.error("--compare times every backend: leave --backend out")
     phase = TEST if arguments.phase == "TEST" else TRAIN
     if arguments.compare:
-        return run_on_ranks(arguments, phase, lambda opened: _compare(opened, arguments.iterations, arguments.json))
+        return run_on_ranks(arguments, phase, lambda opened: _compare(opened, arguments))
     return run_on_ranks(arguments, phase, lambda opened: _time(opened, arguments.iterations))
 
 
-def _compare(opened: Opened, iteration_count: int, as_json: bool) -> None:
+def _compare(opened: Opened, arguments: argparse.Namespace) -> None:
     opened.close()  # it has told that the net is sound; each backend gets one of its own
-    comparison = compare(opened.open_net, comparable_backends(), opened.ranks, iteration_count)
+    precision = arguments.precision or "float32"
+    names = [arguments.backend] if arguments.backend else comparable_backends(precision)
+    comparison = compare(opened.open_net, names, opened.ranks, arguments.iterations, precision)
     if opened.ranks.rank == 0:
-        print(json.dumps(comparison_values(comparison)) if as_json else "\n".join(format_comparison(comparison)))
+        text = json.dumps(comparison_values(comparison)) if arguments.json else "\n".join(format_comparison(comparison))
+        print(text)
 
 
 def _time(opened: Opened, iteration_count: int) -> None:
@@ -105,17 +106,15 @@ def _benchmark(net: Net, ranks: Ranks, iteration_count: int) -> None:
     begin = time.perf_counter()
     for iteration in range(iteration_count):
         started = time.perf_counter()
-        for index in range(layer_count):
-            forward_s[index] += _seconds(net.forward_layer, index, net)
-        for index in reversed(range(layer_count)):
-            backward_s[index] += _seconds(net.backward_layer, index, net)
+        for sums_s, layer_s in zip((forward_s, backward_s), time_layers(net), strict=True):
+            sums_s[:] = map(sum, zip(sums_s, layer_s, strict=True))
         milliseconds = 1000 * (time.perf_counter() - started)
         logger.info("Iteration: %d forward-backward time: %g ms.", iteration + 1, milliseconds)
     total_s = time.perf_counter() - begin
     sums = np.array([total_s, *forward_s, *backward_s])
     ranks.sum_to_root(sums)
-    total_s, *layer_s = (sums / ranks.size).tolist()
-    forward_s, backward_s = layer_s[:layer_count], layer_s[layer_count:]
+    total_s, *means_s = (sums / ranks.size).tolist()
+    forward_s, backward_s = means_s[:layer_count], means_s[layer_count:]
     scale = 1000 / iteration_count
     logger.info("Average time per layer: ")
     for name, forward, backward in zip(net.layer_names, forward_s, backward_s, strict=True):
@@ -143,10 +142,3 @@ def _time_exchange(net: Net, ranks: TreeRanks, iteration_count: int) -> None:
         "Average Exchange of %d bytes, %d ranks: %g ms (parameters down: %g ms, gradients up: %g ms).",
         values.nbytes, ranks.size, (down_s + up_s) * scale, down_s * scale, up_s * scale,
     )  # fmt: skip
-
-
-def _seconds(run_layer: Callable[[int], object], index: int, net: Net) -> float:
-    begin = time.perf_counter()
-    run_layer(index)
-    net.context.backend.synchronize()
-    return time.perf_counter() - begin

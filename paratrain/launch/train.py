@@ -8,24 +8,28 @@ import logging
 import os
 import sys
 
-from paratrain.backends import create_backend
+from paratrain.backends import Backend
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.environment import launcher_environment
-from paratrain.data_parallel import create_parallel_solver, exchanged_bytes
+from paratrain.data_parallel import create_parallel_solver
+from paratrain.data_parallel.ending import ending_exchange
 from paratrain.data_parallel.timeline import check_timeline_path
 from paratrain.errors import NotFiniteError, RanksDifferError, SnapshotError, SpoiltParametersError
 from paratrain.launch import options
 from paratrain.launch.abort import agree, agreed, connect, guard, start_guard
 from paratrain.launch.batch_norm import add_batch_norm
 from paratrain.launch.batch_options import add_batches, batch_editor, set_passes
-from paratrain.launch.cores import add_cores, log_cores, take_cores
-from paratrain.launch.device import choose_cpu, computing_gpus, count_ranks
+from paratrain.launch.computing import near_cores, node_links, open_backend
+from paratrain.launch.cores import add_cores, take_cores
+from paratrain.launch.device import Computing, choose, count_ranks
 from paratrain.launch.exchanging import add_exchange, wanted_exchange
 from paratrain.launch.gradient_dtype import add_gradient_dtype
 from paratrain.launch.head import log_head
 from paratrain.launch.log_file import open_log_file
+from paratrain.launch.loss_scale import add_loss_scale, set_loss_scale
 from paratrain.launch.observing import Observers, add_observers, check_observers
 from paratrain.launch.overrides import override
+from paratrain.launch.rank_gpus import RankGpus
 from paratrain.launch.rank_tree import RankTree, add_topology, choose_tree
 from paratrain.launch.recording import Recording, WarningList, add_recording, open_metrics
 from paratrain.launch.reports import report_rank, report_training
@@ -36,6 +40,7 @@ from paratrain.launch.signals import EFFECTS, SignalWatch
 from paratrain.launch.stalls import activity_of, add_stalls, start_watching
 from paratrain.log import init_log
 from paratrain.net import CopyRules
+from paratrain.net.device_errors import telling_device_errors
 from paratrain.proto import SolverParameter
 from paratrain.snapshot import check_writable
 from paratrain.solvers import NetOptions, Solver, read_solver
@@ -50,7 +55,8 @@ _EXAMPLES = """\
   paratrain train solver.prototxt
   mpirun -n 4 paratrain train solver.prototxt --metrics run.jsonl --metrics run.csv --tensorboard events
   mpirun -n 2 paratrain train solver.prototxt --batch-mode global   (the batches of one rank, shared by two)
-  paratrain train --cpu -gpu 0,1 solver.prototxt                  (starts two ranks itself)
+  paratrain train solver.prototxt -gpu all                        (starts a rank for each GPU itself)
+  paratrain train --cpu -gpu 0,1 solver.prototxt                  (starts two ranks itself, on CPU cores)
   paratrain train solver.prototxt --set base_lr=0.001 --set lr_policy=fixed --seed 7 --iterations 100
   paratrain train solver.prototxt --quiet --log-dir logs --nan skip
   paratrain train -solver solver.prototxt -weights pretrained.caffemodel
@@ -96,6 +102,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="first move known bytes over every link between ranks, and go around links that are bad",
     )
+    add_loss_scale(parser)
     options.add_devices(parser, "start one rank for each of these GPUs (under mpirun the ranks are there already)")
     add_cores(parser)
     options.add_filters(parser)
@@ -119,7 +126,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser, "iterations", type=options.positive, metavar="N", help="train N more iterations at most, up to max_iter"
     )
-    options.add(parser, "seed", type=_seed, metavar="N", help="use this random_seed")
+    options.add(parser, "seed", type=options.seed, metavar="N", help="use this random_seed")
     parser.add_argument(
         "--nan",
         choices=NAN_MODES,
@@ -164,9 +171,13 @@ def _run(arguments: argparse.Namespace, warnings: WarningList) -> int:
     communicator = connect(start)
     report_rank(communicator)
     init_log(logging.INFO if communicator.rank == 0 else logging.WARNING, quiet=arguments.quiet)
-    arguments.cores = take_cores(communicator, arguments.threads, pin=arguments.pin == "auto")
-    # Three rounds: ranks exchange messages in the later ones, so all must have got through the one before.
-    parameter = agreed(communicator, lambda: _read_settings(arguments, communicator.rank == 0, communicator.size))
+    # Some rounds: ranks exchange messages in the later ones, so all must have got through the one before.
+    parameter, computing = agreed(communicator, lambda: _read_settings(arguments, communicator))
+    arguments.cores = take_cores(
+        communicator, arguments.threads, pin=arguments.pin == "auto", near=near_cores(communicator, computing)
+    )
+    gpus = RankGpus.gather(communicator, computing)
+    backend = agreed(communicator, lambda: open_backend(arguments, communicator, gpus))
     start_watching(arguments, communicator, parameter.snapshot_prefix)
     start.close()
     planned = agreed(communicator, lambda: choose_tree(arguments.topology, communicator))
@@ -174,8 +185,9 @@ def _run(arguments: argparse.Namespace, warnings: WarningList) -> int:
     if arguments.check_links:
         from paratrain.launch.link_check import checked_tree  # much to load, for few runs
 
-        tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=wanted_exchange(arguments)))
-    solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree))
+        tested = "tree" if gpus.is_on_gpus else wanted_exchange(arguments)  # GPUs' own links are tested in any case
+        tree = agreed(communicator, lambda: checked_tree(communicator, planned, exchange=tested))
+    solver = agreed(communicator, lambda: _create_solver(arguments, parameter, communicator, tree, backend, gpus))
     met_by_all: NotFiniteError | RanksDifferError | None = None
     effects = EFFECTS[arguments.sigint_effect], EFFECTS[arguments.sighup_effect]
     with guard(communicator), contextlib.closing(solver), SignalWatch(*effects) as solver.action_function:
@@ -184,38 +196,40 @@ def _run(arguments: argparse.Namespace, warnings: WarningList) -> int:
         if communicator.rank == 0:
             logger.info("Starting Optimization")
             report_training(solver.iter)
-        try:
-            solver.solve()
-        except SpoiltParametersError:  # met by the root alone, while the others wait for it
-            raise
-        except (NotFiniteError, RanksDifferError) as error:
-            met_by_all = error
-        else:
-            log_bad_records([solver.net, *solver.test_nets], solver.ranks)
-            if communicator.rank == 0:
-                logger.info("Optimization Done.")
-        recording.close(met_by_all)
-        observers.finish()
+        with ending_exchange(solver), telling_device_errors(backend, solver.activity):
+            try:
+                solver.solve()
+            except SpoiltParametersError:  # met by the root alone, while the others wait for it
+                raise
+            except (NotFiniteError, RanksDifferError) as error:
+                met_by_all = error
+            else:
+                log_bad_records([solver.net, *solver.test_nets], solver.ranks)
+                if communicator.rank == 0:
+                    logger.info("Optimization Done.")
+            recording.close(met_by_all)
+            observers.finish()
     if met_by_all is not None:
         agree(communicator, met_by_all)
     communicator.close()
     return 0
 
 
-def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int) -> SolverParameter:
+def _read_settings(arguments: argparse.Namespace, communicator: Communicator) -> tuple[SolverParameter, Computing]:
+    is_root = communicator.rank == 0
     if is_root and arguments.log_dir is not None:
         open_log_file(arguments.log_dir)
     parameter = override(read_solver(arguments.file or arguments.solver), arguments.set)
     if arguments.seed is not None:
         parameter.random_seed = arguments.seed
     options.set_state(parameter.train_state, arguments)
-    gpu_mode = parameter.solver_mode == SolverParameter.GPU
-    reason = choose_cpu(arguments.gpu, arguments.cpu, gpu_mode)
-    if is_root:
-        logger.info("Use CPU, %s. (%s)", create_backend(arguments.backend).description, reason)
-        log_cores(arguments.cores)
-        _compare_rank_count(arguments, rank_count)
-    parameter.solver_mode = SolverParameter.CPU
+    computing = choose(
+        arguments,
+        gpu_mode=parameter.solver_mode == SolverParameter.GPU,
+        device_id=parameter.device_id if parameter.HasField("device_id") and communicator.size == 1 else None,
+        local_rank=communicator.local_rank,
+    )
+    parameter.solver_mode = SolverParameter.CPU if computing.gpu is None else SolverParameter.GPU
     if arguments.weights is not None:
         parameter.weights.extend(options.weight_files(arguments.weights))
     if not parameter.weights and options.copy_rules(arguments) != CopyRules():
@@ -226,63 +240,54 @@ def _read_settings(arguments: argparse.Namespace, is_root: bool, rank_count: int
         check_writable(parameter.snapshot_prefix, hdf5=parameter.snapshot_format == SolverParameter.HDF5)
     if is_root and arguments.timeline is not None:
         check_timeline_path(arguments.timeline)
-    return parameter
-
-
-def _compare_rank_count(arguments: argparse.Namespace, rank_count: int) -> None:
-    """Under a launcher the ranks are there already: say so where ``-gpu`` lists another number."""
-    if arguments.gpu is not None and (listed_count := count_ranks(arguments.gpu, arguments.cpu)) != rank_count:
-        logger.warning(
-            "-gpu %s asks for %d ranks, and the launcher has started %d, which train; leave the launcher out, or start %d",
-            arguments.gpu,
-            listed_count,
-            rank_count,
-            listed_count,
-        )
+    return parameter, computing
 
 
 def _create_solver(
-    arguments: argparse.Namespace, parameter: SolverParameter, communicator: Communicator, tree: RankTree
+    arguments: argparse.Namespace,
+    parameter: SolverParameter,
+    communicator: Communicator,
+    tree: RankTree,
+    backend: Backend,
+    gpus: RankGpus,
 ) -> Solver:
     state = find_state(arguments, parameter, communicator)
     planned_passes = set_passes(arguments, parameter, communicator.size)
     passes = parameter.iter_size  # a state that is restored may change the parameter's
-    solver = create_parallel_solver(
-        parameter,
-        communicator,
-        backend=arguments.backend,
-        net_options=NetOptions(
-            activity=activity_of(communicator),
-            allow_python=arguments.allow_python,
-            plans_memory=True,
-            data=options.data_options(arguments, arguments.cores[communicator.rank].worker_count),
-            copy_rules=options.copy_rules(arguments),
-            edit_train_net=lambda net: shuffled(
-                batch_editor(arguments, net, communicator.size, planned_passes, passes), arguments.shuffle
+    with telling_device_errors(backend, "making the nets"):
+        solver = create_parallel_solver(
+            parameter,
+            communicator,
+            backend=backend,
+            net_options=NetOptions(
+                activity=activity_of(communicator),
+                allow_python=arguments.allow_python,
+                plans_memory=True,
+                data=options.data_options(arguments, arguments.cores[communicator.rank].worker_count),
+                copy_rules=options.copy_rules(arguments),
+                edit_train_net=lambda net: shuffled(
+                    batch_editor(arguments, net, communicator.size, planned_passes, passes), arguments.shuffle
+                ),
             ),
-        ),
-        tree=tree.tree,
-        exchange=wanted_exchange(arguments),
-        roots=arguments.roots,
-        machine=tree.machine,
-        gradient_dtype=arguments.exchange_dtype,
-        batch_norm=arguments.bn,
-    )
+            tree=tree.tree,
+            exchange=wanted_exchange(arguments, on_gpus=gpus.is_on_gpus),
+            roots=arguments.roots,
+            machine=tree.machine,
+            find_machine=node_links(communicator, gpus) if gpus.is_on_gpus and communicator.size > 1 else None,
+            gradient_dtype=arguments.exchange_dtype,
+            batch_norm=arguments.bn,
+        )
     solver.sentinel.mode = arguments.nan
+    set_loss_scale(arguments, solver)
     solver.iteration_limit = arguments.iterations
     try:
         if state is not None:
             if communicator.rank == 0:
                 logger.info("Resuming from %s", state)
             solver.restore(state)
-        gpus = computing_gpus(arguments.gpu, arguments.cpu)
-        if len(gpus.gpus) > 1:
-            from paratrain.launch.link_check import check_before_training
-
-            check_before_training(communicator, gpus, exchanged_bytes(solver.net, communicator.size)[1])
         if communicator.rank == 0:
             _prepare_root(arguments, solver, is_resumed=state is not None)
-            log_head(solver, communicator, tree.description)
+            log_head(solver, communicator, tree.description, gpus)
     except BaseException:
         solver.close()
         raise
@@ -293,11 +298,3 @@ def _prepare_root(arguments: argparse.Namespace, solver: Solver, *, is_resumed: 
     prepare_keeper(arguments, solver)
     open_metrics(arguments, solver, is_resumed=is_resumed)
     solver.progress = not arguments.quiet
-
-
-def _seed(text: str) -> int:
-    """A whole number from 0 on, for argparse."""
-    value = int(text)
-    if not 0 <= value < 1 << 63:
-        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {(1 << 63) - 1}")
-    return value

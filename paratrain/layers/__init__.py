@@ -25,6 +25,7 @@ import paratrain.layers.concat
 import paratrain.layers.contrastive_loss
 import paratrain.layers.convolution
 import paratrain.layers.crop
+import paratrain.layers.cupy
 import paratrain.layers.data
 import paratrain.layers.deconvolution
 import paratrain.layers.depthwise_convolution

@@ -66,6 +66,8 @@ class LayerContext:
     sum_over_ranks: Callable[[Any], None] = _alone
     """Replaces a C-contiguous host array by its sum over the ranks that train together, the same bits on each. All of
     them must call it, in the same order; only small arrays should be summed within a pass."""
+    loss_scale: float = 1.0
+    """What the loss is multiplied by before it goes backward."""
     normalizes_over_ranks: bool = False
     """BatchNorm and BN take mean and variance over the batches of all ranks, as SyncBN does."""
 
@@ -99,6 +101,9 @@ class Layer(abc.ABC):
     """It may write, in forward, those of ``self.blobs`` that have lr_mult 0: they count as running statistics."""
     keeps_blobs: ClassVar[bool] = False
     """It may use the memory of its bottoms and tops in another pass than its own: nets then leave it there."""
+    is_capturable: bool = False
+    """Whether the last forward pass, and the backward pass that follows it, only give work to a GPU's stream: nothing is
+    allocated, and nothing read or decided on the host. Such passes can be recorded and run again."""
     statistic_blobs: frozenset[int] = frozenset()
     """The indices of those of ``self.blobs`` that are running statistics, which no solver updates (all three of
     BatchNorm): they are kept apart from the learnable ones. A layer may set its own in ``__init__`` or ``setup``."""
@@ -171,6 +176,9 @@ class Layer(abc.ABC):
         """Of a layer that brings data: the names of the records of the last batch, as far as it knows them."""
         return []
 
+    def before_replay(self) -> None:  # noqa: B027  (most layers do the same in each pass)
+        """A recorded pass is about to run again: write to the GPU's memory what differs from the pass before."""
+
     def close(self) -> None:  # noqa: B027  (only data layers hold anything)
         """Free threads and files."""
 
@@ -199,9 +207,14 @@ class Layer(abc.ABC):
             )
         default = [1.0 if self.is_loss and index == 0 else 0.0 for index in range(len(top))]
         self.loss_weights = given or default
+        self.fill_loss_diffs(top)
+
+    def fill_loss_diffs(self, top: Sequence[Blob]) -> None:
+        """Write the weights of :meth:`set_loss_weights`, times the scale of the loss, on the host and where the backend works."""
         for blob, weight in zip(top, self.loss_weights, strict=True):
             if weight and not self.context.shapes_only:
-                blob.diff[...] = weight
+                blob.diff[...] = weight * self.context.loss_scale
+                self.read_diff(blob)  # a recorded pass takes it there
 
     def loss(self, top: Sequence[Blob]) -> float:
         """The weighted sum of the tops that count in the loss; call it after ``forward``."""

@@ -36,6 +36,7 @@ class ConcatLayer(Layer):
                     ShapeMismatchError,
                 )
         top[0].reshape(*shape[:axis], sum(blob.shape[axis] for blob in bottom), *shape[axis + 1 :])
+        self._axis = axis
         # Seen as a matrix with a row for each index before the axis, a bottom is a range of columns of the top.
         self._rows = top[0].count_between(0, axis)
         self._columns = [blob.count_between(axis) for blob in bottom]

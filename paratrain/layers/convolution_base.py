@@ -48,6 +48,7 @@ class ConvolutionBase(Layer):
         if parameter.bias_term:
             add_learnable_blob(self, (self._output_channels,), bottom[0].dtype, parameter.bias_filler)
         self._geometry: ConvolutionGeometry | None = None
+        self._made_convolution: Convolution | None = None
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         refuse_in_place(self, bottom, top)
@@ -70,8 +71,16 @@ class ConvolutionBase(Layer):
         for blob in top:
             blob.reshape(*shape[: self._axis], self._output_channels, *output)
         if geometry != self._geometry:
-            self._geometry = geometry
-            self._convolution: Convolution = self.backend.convolution(geometry, bottom[0].dtype)
+            self._geometry, self._dtype = geometry, bottom[0].dtype
+            self._made_convolution = None
+
+    @property
+    def _convolution(self) -> Convolution:
+        """What computes on plain arrays; made when first asked for, since layers of backends may never do so."""
+        assert self._geometry is not None
+        if self._made_convolution is None:
+            self._made_convolution = self.backend.convolution(self._geometry, self._dtype)
+        return self._made_convolution
 
     def _group_count(self) -> int:
         """Return into how many groups the channels are cut; ``self._channels`` is known."""

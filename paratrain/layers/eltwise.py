@@ -40,6 +40,8 @@ class EltwiseLayer(Layer):
             raise self.error(f"operation {name} is not supported; choose SUM, PROD or MAX")
         self._coeffs = list(eltwise.coeff)
         self._scratch, self._chosen, self._mask = Buffer(self.xp), Buffer(self.xp), Buffer(self.xp)
+        self.bottom_of_split: int | None = None
+        """A bottom whose diff nobody changes, as a net can tell: a Split adds it to others. A sum may share the top's."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if not self._coeffs:
@@ -97,6 +99,15 @@ class EltwiseLayer(Layer):
                 with np.errstate(divide="ignore", invalid="ignore"):  # where x is 0, as in Caffe: not a number
                     xp.divide(self.read(top[0]), values[index], out=diff)
                     diff *= top_diff
+
+    def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        index = self.bottom_of_split
+        if self._is_plain_sum and index is not None and bottom[index].diff_memory is not top[0].diff_memory:
+            bottom[index].share_diff(top[0])
+
+    @property
+    def _is_plain_sum(self) -> bool:
+        return self._operation == EltwiseParameter.SUM and all(coeff == 1 for coeff in self._coeffs)
 
     def _sum(self, values: list[Any], y: Any) -> None:
         if self._coeffs[0] == 1 and self._coeffs[1] == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.blob import Blob
-from paratrain.errors import ShapeMismatchError
+from paratrain.errors import LayerError, ShapeMismatchError
 from paratrain.layers.base import Layer
 from paratrain.layers.checks import refuse_in_place
 from paratrain.proto import LossParameter
@@ -22,6 +22,7 @@ __all__ = [
     "loss_normalization",
     "normalizer",
     "read_labels",
+    "wrong_label",
 ]
 
 LOG_THRESHOLD = 1e-20
@@ -134,13 +135,18 @@ def read_labels(
     fine = good if ignored is None else good | ignored
     if not fine.all():
         position = int(np.argmin(fine))
-        row, pixel = divmod(position, inner)
-        where = f"at position {row} of the batch" + (f", pixel {pixel}" if inner > 1 else "")
-        raise layer.error(
-            f"{layer.bottom_name(1)}: the label {values[position]:g} {where} is out of range; "
-            f"there are {class_count} classes, so labels go from 0 to {class_count - 1}"
-        )
+        raise wrong_label(layer, class_count, inner, position, float(values[position]))
     labels = values.astype(np.int64)
     if ignored is None or not ignored.any():
         return labels, None
     return labels, ~ignored
+
+
+def wrong_label(layer: Layer, class_count: int, inner: int, position: int, label: float) -> LayerError:
+    """Return the error for a label, ``position`` counted over (outer, inner), that is none of the classes."""
+    row, pixel = divmod(position, inner)
+    where = f"at position {row} of the batch" + (f", pixel {pixel}" if inner > 1 else "")
+    return layer.error(
+        f"{layer.bottom_name(1)}: the label {label:g} {where} is out of range; "
+        f"there are {class_count} classes, so labels go from 0 to {class_count - 1}"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy.typing as npt
+
 from paratrain.backends.base import LocalResponseGeometry, PoolingGeometry, PoolMethod
 from paratrain.blob import Blob
 from paratrain.errors import ShapeMismatchError
@@ -38,7 +40,6 @@ class LRNLayer(Layer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         refuse_in_place(self, bottom, top)
-        parameter = self.parameter.lrn_param
         shape = bottom[0].shape
         if len(shape) != 4 if self._within else len(shape) < 2:
             wanted = "4 axes (N, C, H, W)" if self._within else "at least 2 axes (N, C, ...)"
@@ -47,7 +48,27 @@ class LRNLayer(Layer):
         if shape == self._shape:
             return
         self._shape = shape
-        dtype = bottom[0].dtype
+        self._make_primitives(shape, bottom[0].dtype)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x, y = self.read(bottom[0]), self.write(top[0])
+        if self._within:
+            self._forward_within(x, y)
+        else:
+            self._normalization.forward(x, y)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if not propagate_down[0]:
+            return
+        x, y, dy, dx = self.read(bottom[0]), self.read(top[0]), self.read_diff(top[0]), self.write_diff(bottom[0])
+        if self._within:
+            self._backward_within(x, y, dy, dx)
+        else:
+            self._normalization.backward(x, y, dy, dx)
+
+    def _make_primitives(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Make what computes bottoms of this shape."""
+        parameter = self.parameter.lrn_param
         size = parameter.local_size
         if self._within:
             batch, channels, height, width = shape
@@ -68,22 +89,6 @@ class LRNLayer(Layer):
         else:
             geometry = LocalResponseGeometry(shape, size, parameter.alpha, parameter.beta, parameter.k)
             self._normalization = self.backend.local_response_normalization(geometry, dtype)
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x, y = self.read(bottom[0]), self.write(top[0])
-        if self._within:
-            self._forward_within(x, y)
-        else:
-            self._normalization.forward(x, y)
-
-    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        if not propagate_down[0]:
-            return
-        x, y, dy, dx = self.read(bottom[0]), self.read(top[0]), self.read_diff(top[0]), self.write_diff(bottom[0])
-        if self._within:
-            self._backward_within(x, y, dy, dx)
-        else:
-            self._normalization.backward(x, y, dy, dx)
 
     def _forward_within(self, x: Any, y: Any) -> None:
         """With s = 1 + alpha * mean(x^2): y = x s^-beta. Keeps s and s^-beta."""

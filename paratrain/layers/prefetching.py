@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from paratrain.blob import Blob, SyncedMemory
+from paratrain.blob import Blob
 from paratrain.blob.limits import check_bytes
 from paratrain.data.dealt import DealtLoader
 from paratrain.data.loader import BatchLoader
 from paratrain.data.prefetch import Prefetcher
-from paratrain.data.ring import RingMemory
 from paratrain.errors import DataError
 from paratrain.layers.base import Layer
+from paratrain.layers.batch_ring import BatchRing, HostRing
 from paratrain.proto import TEST, LayerParameter
 
 __all__ = ["PrefetchingLayer"]
@@ -81,19 +81,33 @@ class PrefetchingLayer(Layer):
         # Threads share a batch, so that few places keep many of them busy and the first batch is there soon; where images
         # are small, dividing them takes longer than reading them.
         pieces = 1 if image_bytes < _DIVIDED_BYTES else min(context.data.worker_count, self.batch_size)
-        self._ring = _Ring(loader, self._shapes, dtype, place_count, pieces)
+        try:
+            self._ring = self.make_ring(loader, self._shapes, dtype, place_count, pieces)
+        except BaseException:
+            loader.close()
+            raise
         self._prefetcher = Prefetcher(
             self._ring.fill,
             [(place,) for place in range(place_count)],
-            loader.close,
+            functools.partial(_close, self._ring, loader),
             worker_count=min(context.data.worker_count, place_count * self._ring.piece_count),
             piece_count=self._ring.piece_count,
             time_limit_s=context.data.time_limit_s,
             reading=loader.reading,
         )
         if not context.keeps_arrays:
-            for blob, memory in zip(top, self._ring.memories, strict=False):
-                blob.use_memory(data=memory)
+            self._ring.lend(top)
+
+    def make_ring(
+        self,
+        loader: BatchLoader,
+        shapes: tuple[tuple[int, ...], ...],
+        dtype: np.dtype[Any],
+        place_count: int,
+        piece_count: int,
+    ) -> BatchRing:
+        """Return where batches of these shapes, images and labels, are filled and shown."""
+        return HostRing(loader, shapes, dtype, place_count, piece_count)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob, shape in zip(top, self._shapes, strict=False):
@@ -102,15 +116,8 @@ class PrefetchingLayer(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         with self._named():
             place = self._prefetcher.get()
-        arrays = self._ring.places[place]
         self._bad_record_count += sum(self._ring.bad_counts[place])
-        self._shapes = tuple(array.shape for array in arrays)
-        for blob, memory, array in zip(top, self._ring.memories, arrays, strict=False):
-            memory.show(place)
-            if blob.shape != array.shape:
-                blob.reshape(*array.shape)
-            if blob.data_memory is not memory:  # it keeps its arrays, or the net has moved it
-                blob.write_data(None)[...] = array
+        self._shapes = self._ring.show(place, top)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Nothing: images have no gradient."""
@@ -163,36 +170,6 @@ class PrefetchingLayer(Layer):
             raise DataError(f"layer '{self.name}' ({self.parameter.type}): {error}") from error
 
 
-class _Ring:
-    """The arrays of every place, and the memories that show them: images first, then labels."""
-
-    def __init__(
-        self,
-        loader: BatchLoader,
-        shapes: tuple[tuple[int, ...], ...],
-        dtype: np.dtype[Any],
-        place_count: int,
-        piece_count: int,
-    ) -> None:
-        self._loader = loader
-        self.piece_count = piece_count
-        """Pieces that a batch is filled in, as equal as can be."""
-        self.bad_counts = [[0] * piece_count for _ in range(place_count)]
-        """Of the batch in each place, and each piece, the records that are bad."""
-        self.places = [[np.zeros(shape, dtype) for shape in shapes] for _ in range(place_count)]
-        self.memories = [RingMemory([_memory(array) for array in column]) for column in zip(*self.places, strict=True)]
-
-    def fill(self, batch: int, piece: int, place: int) -> None:
-        """Read a piece of batch number ``batch`` into a place, which takes the shape of its images."""
-        arrays = self.places[place]
-        count = len(arrays[0])
-        part = slice(count * piece // self.piece_count, count * (piece + 1) // self.piece_count)
-        shape = (count, *self._loader.shape_of(batch))
-        if arrays[0].shape != shape:
-            arrays[0] = np.zeros(shape, arrays[0].dtype)
-            self.memories[0].replace(place, _memory(arrays[0]))
-        self.bad_counts[place][piece] = self._loader.fill(batch, arrays[0], arrays[1], part)
-
-
-def _memory(array: npt.NDArray[Any]) -> SyncedMemory:
-    return SyncedMemory(array.size, array.dtype, host=array.reshape(-1))
+def _close(ring: BatchRing, loader: BatchLoader) -> None:
+    ring.close()
+    loader.close()

@@ -33,6 +33,7 @@ class SliceLayer(Layer):
         lengths = self._lengths(list(parameter.slice_point), shape, axis, len(top))
         for blob, length in zip(top, lengths, strict=True):
             blob.reshape(*shape[:axis], length, *shape[axis + 1 :])
+        self._axis = axis
         # Seen as a matrix with a row for each index before the axis, a top is a range of columns of the bottom.
         self._rows = bottom[0].count_between(0, axis)
         self._columns = [length * bottom[0].count_between(axis + 1) for length in lengths]

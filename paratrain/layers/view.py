@@ -22,6 +22,8 @@ class ViewLayer(Layer):
         top.share_diff(bottom)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        shares = [(top[0].data_memory, bottom[0].data_memory), (top[0].diff_memory, bottom[0].diff_memory)]
+        self.is_capturable = all(above is below for above, below in shares)
         if top[0].data_memory is not bottom[0].data_memory:
             self.write(top[0])[...] = self.read(bottom[0]).reshape(top[0].shape)
 

@@ -8,12 +8,14 @@ Scale and perhaps a ReLU that follow each other in place; these are one forward 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from paratrain.blob import Blob
 from paratrain.layers import Layer
+from paratrain.layers.cupy.eltwise import CupyEltwiseLayer
+from paratrain.layers.fused_relu import AppliesReLU, FusedReLU
+from paratrain.layers.normalization_chain import ChainHead
 from paratrain.layers.onednn.eltwise import OneDnnEltwiseLayer
-from paratrain.layers.onednn.fusion import AppliesReLU, FusedReLU
-from paratrain.layers.onednn.normalization import OneDnnBatchNormLayer, OneDnnScaleLayer
 from paratrain.layers.split import SplitLayer
 from paratrain.net.wiring import LayerWiring
 
@@ -34,15 +36,16 @@ class Fusion:
                 layer.relu = relu
                 self._pairs.append((index, follower, layer))
 
-        self._chains: list[tuple[int, int, OneDnnBatchNormLayer]] = []
+        self._chains: list[tuple[int, int, ChainHead[Any]]] = []
         for index, (layer, wired) in enumerate(zip(layers, wiring, strict=True)):
-            if isinstance(layer, OneDnnBatchNormLayer) and wired.bottoms[0] is wired.tops[0]:
+            if isinstance(layer, ChainHead) and wired.bottoms[0] is wired.tops[0]:
                 last = _find_chain(layers, wiring, index, layer)
                 if last is not None:
                     self._chains.append((index, last, layer))
         for layer, wired in zip(layers, wiring, strict=True):
             # A script may write the diff of the top and go on below.
-            if isinstance(layer, OneDnnEltwiseLayer) and wired.needs_backward and not layer.context.keeps_arrays:
+            may_share = wired.needs_backward and not layer.context.keeps_arrays
+            if may_share and isinstance(layer, (OneDnnEltwiseLayer, CupyEltwiseLayer)):
                 layer.bottom_of_split = _bottom_of_split(layers, wiring, wired)
 
     def begin(self, start: int, stop: int, is_allowed: bool) -> None:
@@ -55,8 +58,11 @@ class Fusion:
                 norm.separate()  # backward goes through what these layers computed at different times
             norm.applies_chain = is_allowed and is_whole
 
-    def begin_backward(self, start: int, end: int) -> None:
-        """Layers ``start`` down to ``end`` (included) are about to run backward: part the chains of which only some do."""
+    def begin_backward(self, start: int, end: int, is_allowed: bool) -> None:
+        """Layers ``start`` down to ``end`` (included) are about to run backward: part those of which only some do."""
+        for first, second, layer in self._pairs:
+            if not (is_allowed and end <= first <= second <= start):
+                layer.leave_relu()
         for first, last, norm in self._chains:
             if first <= start and end <= last and not (end <= first and last <= start):
                 norm.separate()
@@ -74,13 +80,11 @@ def _bottom_of_split(layers: Sequence[Layer], wiring: Sequence[LayerWiring], wir
     return None
 
 
-def _find_chain(
-    layers: Sequence[Layer], wiring: Sequence[LayerWiring], index: int, norm: OneDnnBatchNormLayer
-) -> int | None:
+def _find_chain(layers: Sequence[Layer], wiring: Sequence[LayerWiring], index: int, norm: ChainHead[Any]) -> int | None:
     """Tell the BatchNorm layer ``index`` what follows it in place and can be computed with it; return the last of that."""
     second = _in_place_reader(wiring, index)
     scale = None if second is None else layers[second]
-    if second is None or not isinstance(scale, OneDnnScaleLayer) or not scale.can_join:
+    if second is None or not isinstance(scale, norm.scale_type) or not scale.can_join:
         return None
     if wiring[second].needs_backward and not wiring[index].propagate_down[0]:
         return None

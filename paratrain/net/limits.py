@@ -26,8 +26,11 @@ def check_layer_count(parameter: NetParameter) -> None:
 def check_memory(net: Net) -> None:
     """Raise NetError where the data of all blobs, or in TRAIN the parameters and their gradients, exceed the memory left.
 
-    Memory that blobs share counts once, and where the net plans its memory, places that they take in turn do.
+    Memory that blobs share counts once, and where the net plans its memory, places that they take in turn do. A GPU's memory
+    is its own affair.
     """
+    if net.context.backend.device is not None:
+        return
     data = {id(blob.data_memory): blob for tops in net.tops for blob in tops}
     sizes = {id(blob): blob.count * blob.dtype.itemsize for blob in data.values()}
     names = {id(blob): name for name, blob in net.blobs.items()}

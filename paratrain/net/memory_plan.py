@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paratrain.blob import Memory, MemorySlice, SyncedMemory
 from paratrain.blob.limits import check_bytes, format_bytes
-from paratrain.blob.synced_memory import HostArray, aligned_zeros
+from paratrain.blob.synced_memory import aligned_zeros
 from paratrain.net.arena import Life, place
 from paratrain.proto import TEST
 
@@ -44,7 +44,7 @@ class MemoryPlan:
         self._seen: list[int] = []
         self._plan_count = 0
         self._is_forward_only = False
-        self.arena: HostArray | None = None
+        self.arena: Any = None
         """The bytes that memories share; None while each has its own."""
         self.saved_bytes = 0
         """How much more memories of their own would take."""
@@ -100,8 +100,10 @@ class MemoryPlan:
         own_bytes = sum(life.size_bytes for _, life in lives)
         if size_bytes == 0 or size_bytes >= own_bytes:
             return
-        check_bytes(size_bytes, "the blobs of the net")
-        arena = aligned_zeros(size_bytes, np.uint8)
+        device = self._net.context.backend.device
+        if device is None:
+            check_bytes(size_bytes, "the blobs of the net")
+        arena = aligned_zeros(size_bytes, np.uint8) if device is None else device.zeros(size_bytes, np.uint8)
         for (memory, life), offset in zip(lives, offsets, strict=True):
             memory.use_place(arena[offset : offset + life.size_bytes])
         self._planned, self.arena, self.saved_bytes = memories, arena, own_bytes - size_bytes

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from paratrain.blob import Blob
-from paratrain.errors import NetError
+from paratrain.errors import DeviceError, NetError
 from paratrain.layers import Layer, LayerContext, create_layer
 from paratrain.layers.fields import misplaced_fields
-from paratrain.net import debug, limits, report, weights
+from paratrain.net import debug, device_errors, limits, report, weights
 from paratrain.net.arrays import ArrayInterface
 from paratrain.net.copying import CopyRules
 from paratrain.net.fusion import Fusion
 from paratrain.net.layer_callbacks import LayerCallbacks
 from paratrain.net.memory_plan import MemoryPlan
-from paratrain.net.names import Named
 from paratrain.net.parameters import Allocator, Parameters
+from paratrain.net.recorded import RecordedPass
+from paratrain.net.structure import Structure
 from paratrain.net.wiring import LayerWiring, Wiring
 from paratrain.proto import TRAIN, LayerParameter, NetParameter, NetState, ParamSpec, filter_net, insert_splits
 
@@ -35,7 +34,7 @@ def _quiet_overflow() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-class Net(ArrayInterface):
+class Net(ArrayInterface, Structure):
     """A network of one phase: layers in order, and the blobs between them.
 
     Building one follows Caffe's ``Net::Init``: keep the layers whose include and exclude rules fit the state, insert
@@ -85,6 +84,8 @@ class Net(ArrayInterface):
         self._bottom_shapes: list[list[tuple[int, ...]]] = []
         self.memory_plan: MemoryPlan | None = None
         """Where blobs lie, if they share memory; their values then last only as long as layers need them."""
+        self.recorded_pass: RecordedPass | None = None
+        """What runs whole training passes as one, where the backend can record them."""
         self._is_forward_only = False
         self._tested: set[int] = set()  # layers whose last forward pass was within forward_only
         try:
@@ -97,6 +98,8 @@ class Net(ArrayInterface):
             self._fusion = Fusion(self.layers, self._wiring.layers)
             if context.plans_memory:
                 self.plan_memory()
+            if context.backend.can_record and context.phase == TRAIN and not context.keeps_arrays:
+                self.recorded_pass = RecordedPass(self)
             if not context.shapes_only:
                 limits.check_memory(self)
                 if context.phase == TRAIN:
@@ -143,85 +146,28 @@ class Net(ArrayInterface):
         for index, spec in enumerate(specs):
             self.parameters.append(layer, index, spec)
 
-    # -- what it is made of --------------------------------------------------------------------------------------
-
-    @property
-    def blobs(self) -> OrderedDict[str, Blob]:
-        """All blobs by name, in the order in which layers make them."""
-        return self._wiring.blobs
-
-    @property
-    def params(self) -> OrderedDict[str, list[Blob]]:
-        """The parameter blobs of each layer that has some, by layer name."""
-        return Named(((layer.name, layer.blobs) for layer in self.layers if layer.blobs), "layer with parameters")
-
-    @property
-    def bottoms(self) -> list[list[Blob]]:
-        """The blobs that each layer reads."""
-        return [wired.bottoms for wired in self._wiring.layers]
-
-    @property
-    def tops(self) -> list[list[Blob]]:
-        """The blobs that each layer makes."""
-        return [wired.tops for wired in self._wiring.layers]
-
-    @property
-    def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """The names of the blobs that each layer reads, by layer name."""
-        names = zip(self.layer_names, self._wiring.layers, strict=True)
-        return Named(((name, list(wired.bottom_names)) for name, wired in names), "layer")
-
-    @property
-    def top_names(self) -> OrderedDict[str, list[str]]:
-        """The names of the blobs that each layer makes, by layer name."""
-        names = zip(self.layer_names, self._wiring.layers, strict=True)
-        return Named(((name, list(wired.top_names)) for name, wired in names), "layer")
-
-    @property
-    def output_names(self) -> list[str]:
-        """The blobs that no layer reads, in Caffe's order (sorted)."""
-        return self._wiring.output_names
-
-    @property
-    def input_names(self) -> list[str]:
-        """The tops of Input layers."""
-        return [name for layer, wired in zip(self.layers, self._wiring.layers, strict=True) if layer.type == "Input"
-                for name in wired.top_names]  # fmt: skip
-
-    @property
-    def layers_needing_backward(self) -> list[bool]:
-        """For each layer, whether backward runs it."""
-        return [wired.needs_backward for wired in self._wiring.layers]
-
-    @property
-    def propagate_down(self) -> list[list[bool]]:
-        """For each layer, to which of its bottoms backward writes gradients."""
-        return [wired.propagate_down for wired in self._wiring.layers]
-
-    def loss_weight(self, blob_name: str) -> float:
-        """The weight of a blob in the loss, as its maker has it; 0 for most."""
-        self._wiring.check_names(blob_name)
-        for layer, wired in zip(reversed(self.layers), reversed(self._wiring.layers), strict=True):
-            if blob_name in wired.top_names:
-                return layer.loss_weights[wired.top_names.index(blob_name)]
-        return 0.0
-
     # -- running -------------------------------------------------------------------------------------------------
 
     def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
         """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
         stop = len(self.layers) if end is None else end + 1
-        if self.memory_plan is not None:
-            self.memory_plan.begin_forward(stop - start == len(self.layers))
+        self.begin_forward(start, stop)
         callbacks = self.layer_callbacks
-        self._fusion.begin(start, stop, not (self.debug_info or callbacks))
         loss = 0.0
         with _quiet_overflow():
             for index in range(start, stop):
                 loss += callbacks.forward(self, index) if callbacks else self.forward_layer(index)
+        self.context.backend.check_faults()
         if self.context.keeps_arrays:
             self.settle_arrays()
         return loss
+
+    def begin_forward(self, start: int, stop: int) -> None:
+        """Layers ``start`` to ``stop`` (not included) are about to run forward."""
+        if self.memory_plan is not None:
+            with device_errors.telling_of_blobs(self):
+                self.memory_plan.begin_forward(stop - start == len(self.layers))
+        self._fusion.begin(start, stop, not (self.debug_info or self.layer_callbacks))
 
     def forward_layer(self, index: int) -> float:
         """Run one layer forward, after reshaping it if a bottom has changed its shape; return its part of the loss."""
@@ -236,6 +182,8 @@ class Net(ArrayInterface):
             layer.forward(wired.bottoms, wired.tops)
         except NetError as error:
             raise layer.named(error) from error.__cause__
+        except (DeviceError, RuntimeError, MemoryError) as error:
+            raise device_errors.named(error, self, index, "forward") or error from error.__cause__
         if layer.is_data:
             self.data_s += time.perf_counter() - begin
         if self.debug_info:
@@ -245,9 +193,7 @@ class Net(ArrayInterface):
     def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
         """Run layers ``start`` (the last where None) down to ``end`` backward. Parameter gradients are added to."""
         first = len(self.layers) - 1 if start is None else start
-        if self.memory_plan is not None:
-            self.memory_plan.begin_backward(first - end + 1 == len(self.layers))
-        self._fusion.begin_backward(first, end)
+        self.begin_backward(first, end)
         with _quiet_overflow():
             for index in range(first, end - 1, -1):
                 if self.layer_callbacks:
@@ -262,6 +208,13 @@ class Net(ArrayInterface):
             self.settle_arrays()
             self.parameters.diff.settle()
 
+    def begin_backward(self, first: int, last: int) -> None:
+        """Layers ``first`` down to ``last`` (included) are about to run backward."""
+        if self.memory_plan is not None:
+            with device_errors.telling_of_blobs(self):
+                self.memory_plan.begin_backward(first - last + 1 == len(self.layers))
+        self._fusion.begin_backward(first, last, not (self.debug_info or self.layer_callbacks))
+
     def backward_layer(self, index: int) -> None:
         """Run one layer backward, if it needs it. Raises LayerError after a forward pass within ``forward_only``."""
         wired = self._wiring.layers[index]
@@ -271,7 +224,10 @@ class Net(ArrayInterface):
                     "last ran in a test, which keeps nothing for backward; run forward first"
                 )
             self.context.activity.enter("backward", self.layers[index].name)
-            self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
+            try:
+                self.layers[index].backward(wired.tops, wired.propagate_down, wired.bottoms)
+            except (DeviceError, RuntimeError, MemoryError) as error:
+                raise device_errors.named(error, self, index, "backward") or error from error.__cause__
             if self.debug_info:
                 debug.backward(self, index)
 
@@ -297,7 +253,7 @@ class Net(ArrayInterface):
         those for Python, and with force_backward.
         """
         context = self.context
-        if not (context.keeps_arrays or context.shapes_only or self.parameter.force_backward or context.backend.device):
+        if not (context.keeps_arrays or context.shapes_only or self.parameter.force_backward):
             self.memory_plan = MemoryPlan(self)
 
     def clear_param_diffs(self) -> None:

@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import warnings
 
+from paratrain import gpu
+from paratrain.backends import BACKEND_VARIABLE, DEFAULT_BACKEND, Backend, create_backend
+from paratrain.comm.environment import launcher_environment
+from paratrain.errors import DeviceError
+from paratrain.launch.device import GPU_BACKEND, Computing, visible_gpus
 from paratrain.layers import LAYERS
 from paratrain.pycaffe.ranks import choices
+from paratrain.topology.machine import gpu_list
 
-__all__ = ["layer_type_list", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"]
+__all__ = ["layer_type_list", "new_backend", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"]
 
 
 def set_mode_cpu() -> None:
-    """Compute on the CPU, which is what this version does anyway."""
+    """Let nets and solvers that are made from now on compute on the CPU, as they do where nobody has said anything."""
+    choices.is_gpu_mode = False
 
 
 def set_mode_gpu() -> None:
-    """Ask for GPU mode. This version has no GPU backend: it warns and goes on with the CPU."""
-    warnings.warn("set_mode_gpu(): this version of paratrain computes on the CPU only, and does so now", stacklevel=2)
+    """Let nets and solvers that are made from now on compute on a GPU: that of :func:`set_device`, else one for each rank of
+    a machine in turn. Where there is none it warns, and the CPU computes.
+    """
+    problem = gpu.problem()
+    if problem is not None:
+        warnings.warn(f"set_mode_gpu(): the CPU computes: {problem}", stacklevel=2)
+    choices.is_gpu_mode = problem is None
 
 
 def set_device(device: int) -> None:
-    """Choose a GPU. This version has no GPU backend: it warns and goes on with the CPU."""
-    warnings.warn(f"set_device({device}): this version of paratrain computes on the CPU only", stacklevel=2)
+    """Choose the GPU, by CUDA's number, of nets and solvers that are made from now on in GPU mode.
+
+    Raises DeviceError for one that is not there; where there is none at all it warns.
+    """
+    machine = visible_gpus()
+    if not machine.gpus:
+        warnings.warn(f"set_device({device}): the CPU computes: {machine.no_gpu_reason}", stacklevel=2)
+    elif device not in machine.indices:
+        raise DeviceError(f"set_device({device}): this machine has {gpu_list(machine.indices)}")
+    choices.device = device
+
+
+def new_backend() -> Backend:
+    """The backend for a net or solver that is made now: the same one for all on a GPU, which may share their parameters."""
+    by_variable = os.environ.get(BACKEND_VARIABLE) == GPU_BACKEND
+    if choices.is_gpu_mode is None:
+        return _on_gpu(_device()) if by_variable and gpu.problem() is None else create_backend()
+    if choices.is_gpu_mode:
+        return _on_gpu(_device())
+    return create_backend(DEFAULT_BACKEND if by_variable else None)
+
+
+def _device() -> int:
+    if choices.device is not None:
+        return choices.device
+    launcher = launcher_environment(os.environ)
+    local_rank = choices.solver_rank if launcher is None else launcher.local_rank
+    return (local_rank or 0) % len(visible_gpus().gpus)
+
+
+@functools.cache
+def _on_gpu(device: int) -> Backend:
+    found = next(one for one in visible_gpus().gpus if one.index == device)
+    return Computing(found, backend_name=GPU_BACKEND).create_backend()
 
 
 def set_random_seed(seed: int) -> None:

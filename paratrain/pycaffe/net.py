@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 
 from paratrain import net as core
-from paratrain.backends import create_backend
 from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter, read_prototxt, upgrade_net
+from paratrain.pycaffe.modes import new_backend
 from paratrain.pycaffe.ranks import choices
 from paratrain.pycaffe.threads import take_threads
 from paratrain.random import entropy
@@ -58,7 +58,7 @@ class Net(core.Net, metaclass=_AnyNet):
         take_threads()
         seed = entropy() if choices.seed is None else choices.seed
         context = LayerContext(
-            backend=create_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True
+            backend=new_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True
         )
         super().__init__(parameter, context, level=level, stages=stages)
         if weights is not None:

@@ -44,6 +44,8 @@ class Choices:
     """What the ``set_`` functions have chosen for nets and solvers made from now on."""
 
     seed: int | None = None
+    is_gpu_mode: bool | None = None
+    device: int | None = None
     solver_count: int | None = None
     solver_rank: int | None = None
     is_multiprocess: bool = False

@@ -10,6 +10,7 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.launch.abort import agreed
 from paratrain.proto import SolverParameter
 from paratrain.pycaffe import ranks
+from paratrain.pycaffe.modes import new_backend
 from paratrain.solvers import NetOptions, read_solver
 
 __all__ = [
@@ -98,7 +99,12 @@ def _make_solver(solver_file: Path, kind: str | None) -> core.Solver:
     world = ranks.world()  # first: from now on an error on one rank ends all
     options = NetOptions(activity=ranks.activity(), keeps_arrays=True)
     if world.size == 1:
-        return create_parallel_solver(read(), world, net_options=options)
+        return create_parallel_solver(read(), world, backend=new_backend(), net_options=options)
     parameter = agreed(world, read)
     # Scripts may do the same to the parameters on every rank, so that each has its own.
-    return agreed(world, lambda: create_parallel_solver(parameter, world, net_options=options, shares_parameters=False))
+    return agreed(
+        world,
+        lambda: create_parallel_solver(
+            parameter, world, backend=new_backend(), net_options=options, shares_parameters=False
+        ),
+    )

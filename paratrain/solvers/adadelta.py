@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from paratrain.backends.update_rules import AdaDeltaRule, UpdateRule
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 from paratrain.solvers.adagrad import no_delta
@@ -36,6 +37,9 @@ class AdaDeltaSolver(Solver):
             yield SolverError(
                 f"momentum is {parameter.momentum:g}; AdaDelta averages with it, and it must be 0 or more, and below 1"
             )
+
+    def update_rule(self) -> UpdateRule | None:
+        return AdaDeltaRule(self.momentum, self.parameter.delta)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into rate * u, and take in the squares of both."""

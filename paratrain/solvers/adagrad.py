@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from paratrain.backends.update_rules import AdaGradRule, UpdateRule
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 from paratrain.solvers.factory import register_solver
@@ -28,6 +29,9 @@ class AdaGradSolver(Solver):
         yield from super().find_problems(parameter)
         yield from no_momentum(parameter)
         yield from no_delta(parameter)
+
+    def update_rule(self) -> UpdateRule | None:
+        return AdaGradRule(self.parameter.delta)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, and add its square to ``history[0]``."""

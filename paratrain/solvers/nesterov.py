@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from paratrain.backends.update_rules import NesterovRule, UpdateRule
 from paratrain.solvers.factory import register_solver
 from paratrain.solvers.solver import Solver
 
@@ -20,6 +21,9 @@ class NesterovSolver(Solver):
 
     history_count = 1
     history_is_velocity = True
+
+    def update_rule(self) -> UpdateRule | None:
+        return NesterovRule(self.momentum)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into (1 + momentum) * V' - momentum * V, and remember V' in ``history[0]``."""

@@ -21,14 +21,15 @@ from paratrain.solvers import report
 from paratrain.solvers.actions import Action
 from paratrain.solvers.callbacks import Callback, FunctionsCallback
 from paratrain.solvers.checks import check_parameter, choose_seed
+from paratrain.solvers.device_update import create_flat_update
 from paratrain.solvers.display import SmoothedLoss, batch_size
+from paratrain.solvers.loss_scale import LossScale, scale_loss
 from paratrain.solvers.nets import NetOptions, build_nets
 from paratrain.solvers.policies import Policies
 from paratrain.solvers.ranks import Alone, Ranks
 from paratrain.solvers.sentinel import Sentinel
 from paratrain.solvers.shares import RootUpdatesAll, Shares
 from paratrain.solvers.timing import StepTimes
-from paratrain.solvers.update import FlatUpdate
 
 __all__ = ["SolverParts"]
 
@@ -119,15 +120,17 @@ class SolverParts(abc.ABC):
         self.asked = Action.NONE
         """What all ranks have agreed to do, in the last iteration or test."""
         self.snapshot_iter = -1
-        self.flat_update = FlatUpdate(
+        self.flat_update = create_flat_update(
             self.net.parameters,
             backend,
             parameter,
             self.history_count,
             decoupled_decay=self.decoupled_decay,
+            has_rules=self.has_rules(),
         )
         self.shares = RootUpdatesAll(self.flat_update.count, is_root=self.root_solver)
         self.policies = Policies(parameter, self.flat_update.local_rates)
+        self.use_loss_scale(LossScale.default_of(backend))
         if parameter.snapshot:
             self.check_snapshots()
         report.begin(self)
@@ -141,6 +144,34 @@ class SolverParts(abc.ABC):
     @shares.setter
     def shares(self, shares: Shares) -> None:
         self.flat_update.shares = shares
+
+    def use_loss_scale(self, loss_scale: LossScale) -> None:
+        """Multiply the loss by ``loss_scale`` from now on; every rank is given the same."""
+        self.loss_scale = loss_scale
+        self.flat_update.loss_scale = loss_scale.value
+        scale_loss(self.net, loss_scale.value)
+
+    def follow_loss_scale(self, is_finite: bool) -> bool:
+        """Take in whether the gradient of this step is finite; every rank calls it with the same answer.
+
+        Returns whether it is not since the loss was scaled too much: then nothing was updated, and from now on it is less.
+        """
+        before = self.loss_scale.value
+        is_overflow = self.loss_scale.follow(is_finite)
+        if is_overflow:
+            self.info(
+                "Iteration %d is left out: a gradient of the loss times %g is not finite. The loss scale is %g from now on",
+                self.iter,
+                before,
+                self.loss_scale.value,
+            )
+        elif self.loss_scale.value != before:
+            self.info(
+                "Iteration %d: the loss scale is %g from now on, it was %g", self.iter, self.loss_scale.value, before
+            )
+        if self.loss_scale.value != before:
+            self.use_loss_scale(self.loss_scale)
+        return is_overflow
 
     @classmethod
     def find_problems(cls, parameter: SolverParameter) -> Iterator[SolverError]:
@@ -159,8 +190,17 @@ class SolverParts(abc.ABC):
         self.momentum = self.policies.momentum(self.iter, rate)
 
     def update_rule(self) -> UpdateRule | None:
-        """The rule of this iteration's update, for backends that can make it in fewer passes; None for most types."""
+        """The rule of this iteration's update, for backends that make it by themselves; None for a type that has none."""
         return None
+
+    @classmethod
+    def has_rules(cls) -> bool:
+        """Whether ``update_rule`` is that of the update: a class that has another ``compute_update_value`` has to say it anew."""
+        rule, computed = (
+            next(index for index, kind in enumerate(cls.__mro__) if name in vars(kind))
+            for name in ("update_rule", "compute_update_value")
+        )
+        return rule <= computed
 
     @abc.abstractmethod
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:

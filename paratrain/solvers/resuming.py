@@ -71,7 +71,7 @@ def begin_snapshot(solver: Solver, moment: Moment) -> None:
         kind = "HDF5" if names.hdf5 else "binary proto"
         solver.info("Snapshotting to %s file %s", kind, names.model)
         solver.info("Snapshotting solver state to %s file %s", kind, names.state)
-        history = [flat.copy() for flat in solver.flat_update.host_history()]
+        history = solver.flat_update.copy_history()
         copy = snapshots.SnapshotCopy(
             solver.net.name,
             snapshots.copy_weights(solver.net, solver.parameter.snapshot_diff),

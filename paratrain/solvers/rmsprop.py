@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from paratrain.backends.update_rules import RMSPropRule, UpdateRule
 from paratrain.errors import SolverError
 from paratrain.proto import SolverParameter
 from paratrain.solvers.adagrad import no_delta, no_momentum
@@ -31,6 +32,9 @@ class RMSPropSolver(Solver):
         yield from no_delta(parameter)
         if not 0 <= parameter.rms_decay < 1:
             yield SolverError(f"rms_decay is {parameter.rms_decay:g}; it must be 0 or more, and below 1")
+
+    def update_rule(self) -> UpdateRule | None:
+        return RMSPropRule(self.parameter.rms_decay, self.parameter.delta)
 
     def compute_update_value(self, diff: Any, history: Sequence[Any], scratch: Any, rate: float) -> None:
         """Turn the gradient in ``diff`` into the value to subtract, and take its square into ``history[0]``."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from paratrain.errors import SolverError
+from paratrain.errors import NotFiniteError, SolverError
 from paratrain.log import ProgressBar
 from paratrain.net import debug
 from paratrain.solvers import report, resuming
@@ -86,6 +86,7 @@ class Solver(SolverParts):
             iterate(self)
             if self.asked & Action.STOP:
                 break
+        self.backend.check_faults()
         if count > 0:
             self.activity.iteration = self.iter
             self.activity.enter("exchange", "statistics")
@@ -104,7 +105,12 @@ class Solver(SolverParts):
                 f"apply_update() would update from the gradients of this rank alone, and {self.size} ranks train together: "
                 "use step(), or start the script as one rank"
             )
-        self.update_parameters()
+        norms = self.flat_update.measure(looks=self.loss_scale.is_dynamic)
+        is_finite = norms.is_finite is not False and self.update_parameters(norms=norms)
+        if self.loss_scale.is_dynamic and not is_finite and not self.follow_loss_scale(False):
+            raise NotFiniteError(f"iteration {self.iter}: the gradient is not finite; nothing was updated")
+        if is_finite:
+            self.follow_loss_scale(True)
         self.iter += 1
 
     def update_parameters(
@@ -113,23 +119,31 @@ class Solver(SolverParts):
         """Update the parameters from the gradients, at the learning rate of this iteration where none is given.
 
         ``norms`` are those of the gradients, where they have been measured. A ``guarded`` update is broken off before the
-        first piece of them that is not finite, and returns False.
+        first piece of them that is not finite (on a GPU, it leaves out all values that are not), and returns False; so does one
+        that has been left to measure them.
         """
         rate = self.lr if rate is None else rate
         self.prepare_update(rate)
         weight_decay = self.policies.weight_decay(self.iter)
-        rule = None if self.keeps_updates or self.parameter.debug_info else self.update_rule()
-        norm = self.flat_update.begin(rate, weight_decay=weight_decay, iteration=self.iter, norms=norms, rule=rule)
+        self.flat_update.begin(
+            rate,
+            weight_decay=weight_decay,
+            iteration=self.iter,
+            norms=norms,
+            rule=self.update_rule() if self.has_rules() else None,
+            keeps_updates=self.keeps_updates or self.parameter.debug_info,
+        )
+        means_before = debug.data_means(self.net) if self.net.debug_info else None
+        is_done = self.shares.update(lambda start, stop: self._update_part(start, stop, guarded))
+        is_done &= self.flat_update.finish()
+        norm, limit = self.flat_update.clipped_norm, self.parameter.clip_gradients
         if norm is not None:
-            limit = self.parameter.clip_gradients
             self.info(
                 "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
                 norm,
                 limit,
                 limit / norm,
             )
-        means_before = debug.data_means(self.net) if self.net.debug_info else None
-        is_done = self.shares.update(lambda start, stop: self._update_part(start, stop, guarded))
         if means_before is not None:
             debug.update(self.net, means_before)
         return is_done
@@ -149,15 +163,17 @@ class Solver(SolverParts):
     @property
     def updates_by_parts(self) -> bool:
         """Whether a part may be updated as soon as its gradients are there, and not only if all of them are finite."""
-        return not self.needs_all_gradients and self.sentinel.mode == "stop"
+        return not self.needs_all_gradients and self.sentinel.mode == "stop" and not self.loss_scale.is_dynamic
 
     def policy_state(self) -> dict[str, Any]:
-        """What the policies remember beside iteration and history, as plain numbers: see Policies.state."""
-        return self.policies.state()
+        """What the policies remember beside iteration and history, as plain numbers: see Policies.state and LossScale.state."""
+        return {**self.policies.state(), **self.loss_scale.state()}
 
     def restore_policy_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`policy_state` returned. Raises SnapshotError for a state of another net."""
         self.policies.restore(state)
+        self.loss_scale.restore(state)
+        self.use_loss_scale(self.loss_scale)
 
     # -- testing -------------------------------------------------------------------------------------------------
 
@@ -210,6 +226,7 @@ class Solver(SolverParts):
         where it is None, every rank calls this.
         """
         self.activity.enter("snapshot")
+        self.backend.check_faults()
         moment = resuming.capture(self) if moment is None else moment
         self.snapshot_iter = self.iter
         if self.shares.is_spread:

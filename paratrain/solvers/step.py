@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 from paratrain.solvers import report
 from paratrain.solvers.actions import Action
+from paratrain.solvers.device_update import DeviceFlatUpdate
 from paratrain.solvers.ranks import agree, announce, collect, mean
 from paratrain.solvers.update import Norms
 
@@ -33,9 +35,9 @@ def iterate(solver: Solver) -> None:
     solver.call(callback.on_start for callback in solver.callbacks)
     is_displayed = solver.is_due(parameter.display)
     solver.net.debug_info = parameter.debug_info and is_displayed and solver.root_solver
-    _forward_backward(solver)
-    solver.smoothed.add(solver.loss)
     policies = solver.policies
+    if _forward_backward(solver, may_defer=not (is_displayed or policies.watches_loss)):
+        solver.smoothed.add(solver.loss)
     if policies.watches_loss and policies.observe(solver.iter, mean(solver.ranks, solver.loss)):
         solver.info("Plateau Status: Iteration %d, step = %d", solver.iter, policies.current_step(solver.iter))
     rate = solver.lr
@@ -61,24 +63,40 @@ def iterate(solver: Solver) -> None:
         solver.begin_snapshot()
 
 
-def _forward_backward(solver: Solver) -> None:
-    """Add up the gradients of ``iter_size`` passes."""
+def _forward_backward(solver: Solver, *, may_defer: bool) -> bool:
+    """Add up the gradients of ``iter_size`` passes. Returns whether the loss is known.
+
+    Where it ``may_defer``, a device is given the update behind the pass before anybody waits for it: see :func:`_noted_loss_is_finite`.
+    """
     net, parts, loss = solver.net, solver.times.parts, 0.0
     solver.sentinel.begin()
+    may_defer = may_defer and solver.parameter.iter_size == 1 and solver.size == 1 and not solver.callbacks
+    reads_loss = not (
+        may_defer and isinstance(solver.flat_update, DeviceFlatUpdate) and solver.flat_update.may_note_losses
+    )
     for sub_iteration in range(solver.parameter.iter_size):
         solver.clock.sub_iteration = sub_iteration
         data_s, begin = net.data_s, time.perf_counter()
-        pass_loss = net.forward_from_to()
+        recorded_loss = None if net.recorded_pass is None else net.recorded_pass.run(reads_loss=reads_loss)
+        pass_loss = net.forward_from_to() if recorded_loss is None else recorded_loss
         solver.sentinel.see_loss(pass_loss)
         loss += pass_loss
         middle = time.perf_counter()
-        net.backward_from_to()
+        if recorded_loss is None:
+            net.backward_from_to()
+            if net.recorded_pass is not None:
+                net.recorded_pass.note_pass()
         end = time.perf_counter()
         data_s = net.data_s - data_s
         parts.data_s += data_s
         parts.forward_s += middle - begin - data_s
         parts.backward_s += end - middle
     solver.loss = loss / solver.parameter.iter_size
+    if net.recorded_pass is None or not net.recorded_pass.is_loss_unread:
+        return True
+    assert isinstance(solver.flat_update, DeviceFlatUpdate)
+    solver.flat_update.losses_to_note = net.recorded_pass.loss_arrays()
+    return False
 
 
 def update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
@@ -94,7 +112,10 @@ def update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
     parts.exchange_s += time.perf_counter() - begin - (parts.update_s - update_s)
     solver.asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
     try:
-        return solver.sentinel.decide(agreed, solver.iter)
+        sentinel = solver.sentinel
+        if sentinel.allows_update(agreed) and solver.follow_loss_scale(sentinel.allows_gradient(agreed)):
+            return False
+        return sentinel.decide(agreed, solver.iter)
     finally:  # also where this was the last step, so that all ranks are left at the same place
         begin = time.perf_counter()
         solver.activity.enter("exchange", "parameters")
@@ -141,19 +162,32 @@ def _update_on_owners(solver: Solver, wishes: int, rate: float, is_displayed: bo
 def _guarded_update(solver: Solver, rate: float, is_displayed: bool) -> None:
     """Update where the gradient is finite; otherwise tell the sentinel.
 
-    Norms that the update needs say it beforehand. Without them a step that may be skipped is looked at as a whole; else
-    each piece of the gradient is looked at when the update comes to it, which is in the processor's cache then.
+    Norms that the update needs say it beforehand, unless it measures them by itself. Without them a step that may be skipped,
+    or whose loss scale may be too large, is looked at as a whole; else each piece of the gradient is looked at when the update
+    comes to it, which is in the processor's cache then.
     """
-    sentinel, flat_update = solver.sentinel, solver.flat_update
-    norms = flat_update.measure()
+    sentinel = solver.sentinel
+    norms = solver.flat_update.measure(looks=sentinel.mode == "skip" or solver.loss_scale.is_dynamic)
     is_finite = norms.is_finite
-    if is_finite is None and sentinel.mode == "skip":
-        is_finite = flat_update.is_gradient_finite()
     if is_finite is not False:
         is_finite = _update(solver, rate, norms, is_displayed, guarded=is_finite is None)
-        if not is_finite:
+        if not _noted_loss_is_finite(solver):
+            return
+        if not (is_finite or norms.are_left_to_update):
             sentinel.broken_off = solver.iter
     sentinel.gradient_is_finite = is_finite
+
+
+def _noted_loss_is_finite(solver: Solver) -> bool:
+    """Look at the loss, where the device has kept it until the update was done; it has left that out unless this is True."""
+    recorded, flat_update = solver.net.recorded_pass, solver.flat_update
+    if recorded is None or not recorded.is_loss_unread:
+        return True
+    assert isinstance(flat_update, DeviceFlatUpdate)
+    solver.loss = recorded.see_loss(recorded.weighted(flat_update.noted_losses))
+    solver.smoothed.add(solver.loss)
+    solver.sentinel.see_loss(solver.loss)
+    return math.isfinite(solver.loss)
 
 
 def _update(solver: Solver, rate: float, norms: Norms, is_displayed: bool, *, guarded: bool) -> bool:

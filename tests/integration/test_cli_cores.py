@@ -45,7 +45,6 @@ def test_two_ranks_stay_on_cores_of_their_own_and_time_every_backend(
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     for words, message in (
         (("--json",), "--json goes with --compare"),
-        (("--compare", "--backend", "numpy"), "--compare times every backend: leave --backend out"),
         (("--threads", "0"), "0 is not above 0"),
         (("--pin", "hard"), "invalid choice: 'hard'"),
     ):

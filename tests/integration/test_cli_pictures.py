@@ -94,13 +94,15 @@ def test_the_best_classes_of_a_picture_are_printed(folder: Path) -> None:
 
 
 def test_a_folder_with_a_mean_and_the_crop_in_the_middle_goes_to_an_array(folder: Path, tmp_path: Path) -> None:
-    settings = ("--images_dim", "24,24", "--center_only", "--input_scale", "0.5", "--gpu")
+    settings = ("--images_dim", "24,24", "--center_only", "--input_scale", "0.5", "--cpu")
     for mean in ("mean.npy", "mean.binaryproto"):
         out = tmp_path / mean.split(".")[1]
         done = paratrain_here(folder, "classify", "images/china", str(out), *NET, *settings, "--mean_file", mean)
         assert done.returncode == 0, done.stderr
-        assert f"written to {out}.npy: (6, 2)" in done.stdout and "computes on the CPU" in done.stderr
+        assert f"written to {out}.npy: (6, 2)" in done.stdout
         assert "class" not in done.stdout
+    no_gpu = paratrain_here(folder, "classify", "images/china", str(out), *NET, "--gpu")
+    assert no_gpu.returncode == 1 and "no NVIDIA GPU: " in no_gpu.stderr
     paths = sorted((folder / "images" / "china").glob("*.jpg"))
     net = classifier(folder, (24, 24), mean=np.array([7.5, 23.5, 39.5]), input_scale=0.5)
     expected = net.predict([load_image(path) for path in paths], oversample=False)
@@ -152,7 +154,7 @@ def test_features_in_caffes_order_and_by_name_are_the_blobs_of_the_records(folde
     one, two, three = (str(tmp_path / name) for name in ("conv_lmdb", "ip_lmdb", "named_lmdb"))
     done = paratrain_here(
         folder, "extract_features", "pretrained.caffemodel", "net.prototxt", "conv,ip1", f"{one},{two}", "3", "lmdb",
-        "GPU", "DEVICE_ID=0",
+        "CPU",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (

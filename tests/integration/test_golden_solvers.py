@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import paratrain as caffe
-from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND
-from tests.optional import need_backend
+from paratrain.backends import BACKEND_VARIABLE, BACKENDS, DEFAULT_BACKEND, PRECISION_VARIABLE
+from tests.optional import need_backend, need_bfloat16
 from tests.paths import GOLDEN
 
 RUNS = sorted(path.name.removesuffix(".solver.prototxt") for path in (GOLDEN / "solvers").glob("*.solver.prototxt"))
@@ -34,6 +34,20 @@ def _initial_weights(name: str) -> str:
     return "init_bn.caffemodel" if "bn" in name else "init.caffemodel"
 
 
+def _follow(name: str, step_count: int) -> tuple[list[float], float]:
+    """The losses of a run from the recorded weights, and the test accuracy after it."""
+    solver = caffe.get_solver(f"{name}.solver.prototxt")
+    solver.net.copy_from(_initial_weights(name))
+    losses = []
+    for _ in range(step_count):
+        solver.step(1)
+        losses.append(float(solver.net.blobs["loss"].data))
+    solver.test_nets[0].share_with(solver.net)
+    accuracy = np.mean([float(solver.test_nets[0].forward()["accuracy"]) for _ in range(20)])
+    solver.close()
+    return losses, float(accuracy)
+
+
 def test_there_are_runs_to_follow() -> None:
     assert len(RUNS) == 16
     assert STATES == ["adam", "rmsprop", "sgd", "sgd_bn"]
@@ -49,19 +63,23 @@ def test_a_training_run_is_followed(name: str, backend: str, run_folder: Path, m
     monkeypatch.setenv(BACKEND_VARIABLE, backend)
     recorded = np.load(f"{name}.npz")
     expected = recorded["loss"]
-    solver = caffe.get_solver(f"{name}.solver.prototxt")
-    solver.net.copy_from(_initial_weights(name))
-    losses = []
-    for _ in expected:
-        solver.step(1)
-        losses.append(float(solver.net.blobs["loss"].data))
+    losses, accuracy = _follow(name, len(expected))
 
     np.testing.assert_allclose(losses[:20], expected[:20], rtol=1e-4)
     np.testing.assert_allclose(losses[-1], expected[-1], rtol=0.02, atol=1e-3)
-    solver.test_nets[0].share_with(solver.net)
-    accuracy = np.mean([float(solver.test_nets[0].forward()["accuracy"]) for _ in range(20)])
     assert accuracy == pytest.approx(float(recorded["test_accuracy"]), abs=0.01)
-    solver.close()
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "sgd_iter_size"])
+def test_a_training_run_in_bfloat16_goes_alike(name: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_bfloat16()
+    monkeypatch.setenv(BACKEND_VARIABLE, "onednn")
+    monkeypatch.setenv(PRECISION_VARIABLE, "bfloat16")
+    recorded = np.load(f"{name}.npz")
+    losses, accuracy = _follow(name, len(recorded["loss"]))
+    np.testing.assert_allclose(losses[:20], recorded["loss"][:20], rtol=1e-2)
+    assert not np.allclose(losses[:20], recorded["loss"][:20], rtol=1e-6), "it has been computed in float32"
+    assert accuracy == pytest.approx(float(recorded["test_accuracy"]), abs=0.01)
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,10 @@ class NumpyBackend(Backend):
     name = "numpy"
     xp = np
     device = None
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "float32") -> None:
+        super().__init__(precision)
         self.scratch = Scratch()
 
     @property

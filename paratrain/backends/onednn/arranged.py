@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from paratrain.backends.onednn.gather import Gather
 from paratrain.backends.onednn.layout import Layout
@@ -22,7 +21,6 @@ _MOST_REORDERS = 2048
 """Built ones that are kept, the latest; GoogLeNet has 150. Net after net on one backend would gather ever more."""
 _MOST_COPIES = 8
 """For one purpose of a layer: batches of so many sizes find their buffers again."""
-_DTYPES: dict[DataType, npt.DTypeLike] = {DataType.F32: np.float32, DataType.BF16: np.uint16}
 
 
 class ArrangedArray:
@@ -41,12 +39,17 @@ class ArrangedArray:
 
 
 class Arranger:
-    """Moves values between layouts, and gives blobs' memories to primitives in the layouts they ask for."""
+    """Moves values between layouts, and gives blobs' memories to primitives in the layouts they ask for.
 
-    def __init__(self, engine: Engine) -> None:
+    ``dtype`` is what convolutions take and make, and with them what blobs hold between layers. Whatever is plain is float32.
+    """
+
+    def __init__(self, engine: Engine, dtype: DataType = DataType.F32) -> None:
         self.engine = engine
+        self.dtype = dtype
         self.workspace = Arena()
         """For values that nobody needs once the next primitive has run, such as weights in the layout of one primitive."""
+        self._scratch: dict[str, Arena] = {}
         self._reorders: dict[tuple[Layout, Layout, bool], Primitive | Gather] = {}
         self._plain: dict[tuple[int, ...], Layout] = {}
 
@@ -62,8 +65,7 @@ class Arranger:
     ) -> None:
         """Write (or with ``accumulate`` add) the values of one flat array to another of another layout."""
         if source_layout == target_layout and source_layout.is_plain:
-            count = source_layout.count
-            values, out = (array.view(np.float32)[:count] for array in (source, target))
+            values, out = source_layout.flat(source), source_layout.flat(target)
             if accumulate:
                 np.add(out, values, out=out)
             else:
@@ -79,6 +81,12 @@ class Arranger:
         """The workspace, which holds at least so many bytes."""
         self.workspace.reserve(size_bytes)
         return self.workspace.array
+
+    def scratch(self, size_bytes: int, purpose: str) -> Array:
+        """Memory that all layers use in turn, each for one pass; a block of its own for each ``purpose``."""
+        arena = self._scratch.setdefault(purpose, Arena())
+        arena.reserve(size_bytes)
+        return arena.array
 
     def layout_of(self, memory: Memory, shape: tuple[int, ...]) -> Layout:
         """The layout in which the newest values lie, seen as an array of ``shape``."""

@@ -1,4 +1,4 @@
-"""Inner products by oneDNN, all of them on plain arrays."""
+"""Inner products by oneDNN, all of them on arrays in plain order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from paratrain.backends.onednn.arranged import Arranger
 from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import UnsupportedError
-from paratrain.backends.onednn.names import Argument, PropKind
+from paratrain.backends.onednn.names import Argument, DataType, PropKind
 from paratrain.backends.onednn.primitive import Array, Descriptor, Primitive, best
 
 __all__ = ["OneDnnInnerProduct"]
@@ -22,29 +22,40 @@ class OneDnnInnerProduct:
     """y = x W^T + b and its gradients: x (samples, inputs), y (samples, outputs), W (outputs, inputs) or, where it
     ``is_transposed``, (inputs, outputs). Every array is plain; W is never copied into another layout.
 
-    Raises UnsupportedError where oneDNN has no kernel.
+    With ``dtype`` BF16 the factors of all products are bfloat16: x and dy come in it, in plain order, and W is rounded before
+    each use. What is made is float32. Raises UnsupportedError where oneDNN has no kernel.
     """
 
     def __init__(
-        self, arranger: Arranger, samples: int, inputs: int, outputs: int, is_transposed: bool, has_bias: bool
+        self,
+        arranger: Arranger,
+        samples: int,
+        inputs: int,
+        outputs: int,
+        is_transposed: bool,
+        has_bias: bool,
+        dtype: DataType = DataType.F32,
     ) -> None:
         self._arranger, self._engine = arranger, arranger.engine
+        self.dtype = dtype
         self._is_transposed, self._has_bias = is_transposed, has_bias
         self._samples, self._inputs, self._outputs = samples, inputs, outputs
-        library, plain = arranger.engine.library, arranger.plain
+        plain = arranger.plain
         self._bias = plain((1, outputs)) if has_bias else None
-        self._x, self._y = plain((samples, inputs)), plain((samples, outputs))
-        self._factor = plain((inputs, outputs)) if is_transposed else self._turned(inputs, outputs)
-        self._weights = plain((inputs, outputs) if is_transposed else (outputs, inputs))
+        self._x, self._y = self._plain(samples, inputs), plain((samples, outputs))
+        self._dx, self._dy = plain((samples, inputs)), self._plain(samples, outputs)
+        self._factor = self._plain(inputs, outputs) if is_transposed else self._turned(inputs, outputs)
+        self._weights = self._plain(*((inputs, outputs) if is_transposed else (outputs, inputs)))
+        self._weights_diff = plain(self._weights.shape)
         self._forwards: dict[float | None, Primitive] = {}
         self._by_weights: dict[bool, Primitive] = {}
         self._wide_forward, self._wide_backward = self._build_wide()
         # For few samples oneDNN's inner product is quicker than its matrix product here, though it leans on one itself.
-        seen = Layout.strided(library, (outputs, inputs), (1, outputs)) if is_transposed else self._weights
+        seen = self._turned(outputs, inputs) if is_transposed else self._weights
         self._hint = Descriptor(
             self._engine, "inner_product_forward", PropKind.FORWARD_TRAINING, self._x, seen, None, self._y
         )
-        by_data = Descriptor(self._engine, "inner_product_backward_data", self._x, seen, self._y, self._hint)
+        by_data = Descriptor(self._engine, "inner_product_backward_data", self._dx, seen, self._dy, self._hint)
         if by_data.is_slow:
             raise UnsupportedError(f"inner_product_backward_data: {by_data.implementation}")
         self._backward_data = Primitive(by_data, Argument.DESTINATION_DIFF, Argument.WEIGHTS, Argument.SOURCE_DIFF)
@@ -66,7 +77,7 @@ class OneDnnInnerProduct:
             return
         if relu_slope not in self._forwards:
             self._forwards[relu_slope] = self._build_forward(relu_slope)
-        self._forwards[relu_slope].run(x, weights, y, *(() if bias is None else (bias,)))
+        self._forwards[relu_slope].run(x, self._rounded(weights), y, *(() if bias is None else (bias,)))
 
     def backward_weights(self, x: Array, dy: Array, weights_diff: Array, *, accumulate: bool = True) -> None:
         """weights_diff += the gradient by W; without ``accumulate`` it is written, which is much the faster."""
@@ -82,7 +93,7 @@ class OneDnnInnerProduct:
     def backward_data(self, dy: Array, weights: Array, dx: Array) -> None:
         """dx = dy W."""
         if self._wide_backward is None:
-            self._backward_data.run(dy, weights, dx)
+            self._backward_data.run(dy, self._rounded(weights), dx)
             return
         product = self._lent((self._inputs, self._samples))
         self._wide_backward.run(weights, dy, product.reshape(-1))
@@ -96,8 +107,19 @@ class OneDnnInnerProduct:
         return [primitive.implementation for primitive in built]
 
     def _turned(self, rows: int, columns: int) -> Layout:
-        """A plain (columns, rows) array, seen as (rows, columns)."""
-        return Layout.strided(self._engine.library, (rows, columns), (1, rows))
+        """A (columns, rows) array in plain order, seen as (rows, columns)."""
+        return Layout.strided(self._engine.library, (rows, columns), (1, rows), self.dtype)
+
+    def _plain(self, rows: int, columns: int) -> Layout:
+        return Layout.plain(self._engine.library, (rows, columns), self.dtype)
+
+    def _rounded(self, weights: Array) -> Array:
+        """The weights as products take them, in memory that the next primitive may overwrite."""
+        if self.dtype == DataType.F32:
+            return weights
+        rounded = self._arranger.lent(self._weights.size_bytes)
+        self._arranger.reorder(weights, self._weights_diff, rounded, self._weights)
+        return rounded
 
     def _as_y(self, array: Array) -> Array:
         return array[: self._y.count].reshape(self._y.shape)
@@ -109,7 +131,8 @@ class OneDnnInnerProduct:
 
     def _build_wide(self) -> tuple[Primitive | None, Primitive | None]:
         """The products y' = W x' and x' = W' y', where they are the faster ones."""
-        if self._is_transposed or self._samples > _FEW_SAMPLES or self._weights.count < _MANY_WEIGHTS:
+        is_wide = self._samples <= _FEW_SAMPLES and self._weights.count >= _MANY_WEIGHTS
+        if self._is_transposed or not is_wide or self.dtype != DataType.F32:
             return None, None
         samples, inputs, outputs, plain = self._samples, self._inputs, self._outputs, self._arranger.plain
         forward = self._build_product(self._weights, self._turned(inputs, samples), plain((outputs, samples)))
@@ -135,7 +158,13 @@ class OneDnnInnerProduct:
         if not accumulate and not self._is_transposed:
             # It writes past the caches: 2.5 times faster than the matrix product for weights that do not fit into them.
             found = Descriptor(
-                self._engine, "inner_product_backward_weights", self._x, self._weights, None, self._y, self._hint
+                self._engine,
+                "inner_product_backward_weights",
+                self._x,
+                self._weights_diff,
+                None,
+                self._dy,
+                self._hint,
             )
             if not found.is_slow:
                 arguments = (Argument.DESTINATION_DIFF, Argument.SOURCE, Argument.WEIGHTS_DIFF)
@@ -143,9 +172,9 @@ class OneDnnInnerProduct:
                 return
         samples, inputs, outputs = self._samples, self._inputs, self._outputs
         factors = (
-            (self._turned(inputs, samples), self._y)
+            (self._turned(inputs, samples), self._dy)
             if self._is_transposed
             else (self._turned(outputs, samples), self._x)
         )
-        product = best([Descriptor(self._engine, "matmul", *factors, None, self._weights, accumulate=accumulate)])
+        product = best([Descriptor(self._engine, "matmul", *factors, None, self._weights_diff, accumulate=accumulate)])
         self._by_weights[accumulate] = Primitive(product, Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION)

@@ -16,6 +16,8 @@ from paratrain.backends.onednn.names import DataType, Query
 
 __all__ = ["Layout"]
 
+_BITS: dict[DataType, npt.DTypeLike] = {DataType.BF16: np.uint16, DataType.F32: np.float32}
+"""How numpy, which has no bfloat16, sees values."""
 _ANY = 1  # dnnl_format_tag_any
 _BLOCKED = {(3, 16): 56, (3, 8): 69, (4, 16): 78, (4, 8): 102, (5, 16): 121, (5, 8): 142}
 """dnnl_aBc16b and its kin, by the number of axes and the width of a block."""
@@ -33,6 +35,7 @@ class Layout:
         self.library = library
         self.handle = handle
         self.size_bytes = library.size_bytes(handle)
+        self._casts: dict[DataType, Layout | None] = {}
 
     @staticmethod
     def any(library: Library, shape: Sequence[int], dtype: DataType = DataType.F32) -> Layout:
@@ -75,11 +78,21 @@ class Layout:
         shape = tuple(shape)
         if shape == self.shape:
             return self
-        if self.is_plain:
+        if self.is_in_order:
             return Layout.plain(self.library, shape, self.dtype)
         if self.channel_block:
             return Layout.blocked(self.library, shape, self.channel_block, self.dtype)
         return Layout.channels_last(self.library, shape, self.dtype) if self.is_channels_last else None
+
+    def cast(self, dtype: DataType) -> Layout | None:
+        """The layout of the same order for values of another type; None where :meth:`like` knows none."""
+        if dtype not in self._casts:
+            self._casts[dtype] = self if dtype == self.dtype else self._cast(dtype)
+        return self._casts[dtype]
+
+    def flat(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A buffer that holds values in this layout, seen as just these, with the padding: float32, or the bits of bfloat16."""
+        return array.view(_BITS[self.dtype])[: self.size_bytes // self.dtype.item_bytes]
 
     def blocks_axes(self, *axes: int) -> bool:
         """Whether just these axes lie in blocks, each cut once, without padding."""
@@ -140,9 +153,14 @@ class Layout:
         return (self.shape, self.dtype, padded, strides, self._blocks)
 
     @functools.cached_property
-    def is_plain(self) -> bool:
-        """Whether a flat numpy array of the values in C order has just this layout."""
+    def is_in_order(self) -> bool:
+        """Whether the values, of any type, lie in C order."""
         return self == Layout.plain(self.library, self.shape, self.dtype)
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether a blob's plain array has just this layout: float32 in C order."""
+        return self.dtype == DataType.F32 and self.is_in_order
 
     @functools.cached_property
     def count(self) -> int:
@@ -198,6 +216,13 @@ class Layout:
         for size, axis in self._blocks:
             lengths[axis] //= size
         return tuple(lengths)
+
+    def _cast(self, dtype: DataType) -> Layout | None:
+        if self.is_in_order:
+            return Layout.plain(self.library, self.shape, dtype)
+        if self.channel_block:
+            return Layout.blocked(self.library, self.shape, self.channel_block, dtype)
+        return Layout.channels_last(self.library, self.shape, dtype) if self.is_channels_last else None
 
     def _query(self, query: Query, kind: Any) -> Any:
         found = kind()

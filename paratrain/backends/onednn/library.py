@@ -35,7 +35,7 @@ _OUT_OF_MEMORY, _UNIMPLEMENTED = 1, 3
 _ISA_NAMES = {0x1: "sse41", 0x3: "avx", 0x7: "avx2", 0xF: "avx2_vnni", 0x1F: "avx2_vnni_2", 0x27: "avx512_core",
               0x67: "avx512_core_vnni", 0xE7: "avx512_core_bf16", 0x1EF: "avx512_core_fp16",
               0xFEF: "avx512_core_amx", 0x1FEF: "avx512_core_amx_fp16"}  # fmt: skip
-_AVX2, _AVX512 = 0x7, 0x20
+_AVX2, _AVX512, _AVX512_BF16, _AVX512_FP16, _AMX = 0x7, 0x20, 0xE7, 0x1EF, 0xFEF
 _PAUSE_HARD = 2
 
 
@@ -166,6 +166,18 @@ class Library:
     def block_width(self) -> int:
         """How many channels a vector holds: blocked layouts keep so many side by side."""
         return 16 if self._isa & _AVX512 else 8
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether the processor multiplies bfloat16 numbers; elsewhere oneDNN makes do with float32, at a loss."""
+        return self._isa & _AVX512_BF16 == _AVX512_BF16
+
+    @property
+    def has_slow_bfloat16(self) -> bool:
+        """Whether the processor is one of those, with AVX512_FP16 and without AMX, that do half as many bfloat16 products in a
+        second as of float32.
+        """
+        return self._isa & _AVX512_FP16 == _AVX512_FP16 and self._isa & _AMX != _AMX
 
     @property
     def problem(self) -> str:

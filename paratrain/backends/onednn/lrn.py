@@ -6,7 +6,7 @@ from paratrain.backends.base import LocalResponseGeometry
 from paratrain.backends.onednn.arranged import Arranger, Copies
 from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import UnsupportedError
-from paratrain.backends.onednn.names import Algorithm, Argument, PropKind
+from paratrain.backends.onednn.names import Algorithm, Argument, DataType, PropKind
 from paratrain.backends.onednn.primitive import Descriptor, Primitive, aligned, best
 from paratrain.blob import Memory
 
@@ -14,6 +14,9 @@ __all__ = ["OneDnnLocalResponseNormalization"]
 
 _SIZES = (3, 5)
 """Asked for size 1, oneDNN 3.2 crashes. From 7 on its gradients are wrong where channels come last and do not fill vectors."""
+
+_VECTOR = 16
+"""Of bfloat16, channels that come last and do not fill vectors get wrong gradients for every size."""
 
 
 class OneDnnLocalResponseNormalization:
@@ -28,8 +31,10 @@ class OneDnnLocalResponseNormalization:
             raise UnsupportedError(f"lrn: local_size {geometry.size}")
         self._arranger = arranger
         library, engine = arranger.engine.library, arranger.engine
-        if bottom_layout.is_plain and len(geometry.shape) > 2:
-            bottom_layout = Layout.channels_last(library, geometry.shape)
+        if bottom_layout.is_in_order and len(geometry.shape) > 2:
+            bottom_layout = Layout.channels_last(library, geometry.shape, bottom_layout.dtype)
+        if bottom_layout.dtype != DataType.F32 and bottom_layout.is_channels_last and geometry.shape[1] % _VECTOR:
+            raise UnsupportedError(f"lrn: {geometry.shape[1]} channels of bfloat16 that come last")
         self.layout = layout = bottom_layout
         kind = Algorithm.LRN_ACROSS_CHANNELS
         settings = (geometry.size, geometry.alpha, geometry.beta, geometry.k)

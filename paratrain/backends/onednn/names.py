@@ -16,6 +16,11 @@ class DataType(enum.IntEnum):
     S8 = 5
     U8 = 6
 
+    @property
+    def item_bytes(self) -> int:
+        """The bytes that a value takes."""
+        return {DataType.BF16: 2, DataType.F32: 4, DataType.S32: 4}.get(self, 1)
+
 
 class PropKind(enum.IntEnum):
     """Which pass a primitive computes."""
@@ -33,8 +38,10 @@ class Algorithm(enum.IntEnum):
     DECONVOLUTION_DIRECT = 0xA
     ELTWISE_RELU = 0x20
     ELTWISE_TANH = 0x21
+    ELTWISE_SQUARE = 0x23
     ELTWISE_SQRT = 0x25
     ELTWISE_LOGISTIC = 0x29
+    ELTWISE_POWER = 0x30
     ELTWISE_RELU_BY_TOP = 0x100
     """ReLU whose backward looks at the top instead of the bottom."""
     ELTWISE_TANH_BY_TOP = 0x101

@@ -36,8 +36,8 @@ class OneDnnNormalization:
         if not 2 <= len(layout.shape) <= 5:
             raise UnsupportedError(f"batch_normalization: {len(layout.shape)} axes")
         self._arranger, self._flags, self._eps = arranger, flags, eps
-        if layout.is_plain and len(layout.shape) > 2:
-            layout = Layout.channels_last(arranger.engine.library, layout.shape)
+        if layout.is_in_order and len(layout.shape) > 2:
+            layout = Layout.channels_last(arranger.engine.library, layout.shape, layout.dtype)
         self.layout = layout
         self._hint = best(
             [

@@ -39,10 +39,10 @@ class OneDnnPooling:
                 Algorithm.POOLING_AVERAGE_WITH_PADDING if is_padded else Algorithm.POOLING_AVERAGE_WITHOUT_PADDING
             )
         window = (g.stride, g.kernel, (0, 0), g.pad, pad_after)
-        if bottom_layout.is_plain:
-            bottom_layout = Layout.channels_last(library, bottom_layout.shape)
+        if bottom_layout.is_in_order:
+            bottom_layout = Layout.channels_last(library, bottom_layout.shape, bottom_layout.dtype)
         self.bottom_layout = bottom_layout
-        top = Layout.any(library, (g.batch, g.channels, *g.output))
+        top = Layout.any(library, (g.batch, g.channels, *g.output), bottom_layout.dtype)
         engine, has_places = arranger.engine, g.method is PoolMethod.MAX
         forward = best(
             [Descriptor(engine, "pooling_forward", PropKind.FORWARD_TRAINING, algorithm, bottom_layout, top, *window)]

@@ -13,7 +13,7 @@ from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import ExecuteArgument, Handle, Library, UnsupportedError
 from paratrain.backends.onednn.names import Algorithm, Argument, Query
 
-__all__ = ["Arena", "Descriptor", "Engine", "Primitive", "aligned", "attributes", "best"]
+__all__ = ["Arena", "Descriptor", "Engine", "Primitive", "added_argument", "aligned", "attributes", "best"]
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +21,7 @@ _ALIGNMENT = 64
 _CPU = 1
 _IN_ORDER = 1
 _USER_SCRATCHPAD = 1
+_POST_OPERATION = 32768
 _SLOW = ("ref", "simple")
 """Parts of the names of implementations that are plain loops, up to a thousand times slower than a kernel."""
 
@@ -66,9 +67,18 @@ def attributes(library: Library, operations: Handle) -> Handle:
     return made
 
 
-def _ending(library: Library, relu_slope: float | None, accumulate: bool) -> Handle:
-    """The operations that end a primitive: what it makes is added to its destination, and goes through a ReLU."""
+def added_argument(index: int) -> int:
+    """The number of the argument that a descriptor's ``added`` layout of this index describes."""
+    return _POST_OPERATION * (index + 1) | Argument.SOURCE_1
+
+
+def _ending(library: Library, added: Sequence[Layout], relu_slope: float | None, accumulate: bool) -> Handle:
+    """The operations that end a primitive: arrays are added to what it makes, then what lies in its destination, and it goes
+    through a ReLU.
+    """
     operations = library.new("post_ops", "post_ops_create")
+    for layout in added:
+        library.call("post_ops_append_binary", operations, Algorithm.BINARY_ADD, layout.handle)
     if accumulate:
         library.call("post_ops_append_sum", operations, 1.0, 0, 0)
     if relu_slope is not None:
@@ -81,7 +91,7 @@ class Descriptor:
 
     ``arguments`` are those of ``dnnl_<kind>_primitive_desc_create`` after the engine; layouts may be None. With
     ``accumulate`` the primitive adds to its destination instead of writing it, and with ``relu_slope`` it ends in a ReLU of
-    this negative slope. Raises UnsupportedError where oneDNN has nothing.
+    this negative slope; before that arrays in the layouts ``added`` are added. Raises UnsupportedError where oneDNN has nothing.
     """
 
     def __init__(
@@ -89,6 +99,7 @@ class Descriptor:
         engine: Engine,
         kind: str,
         *arguments: Any,
+        added: Sequence[Layout] = (),
         relu_slope: float | None = None,
         accumulate: bool = False,
     ) -> None:
@@ -96,13 +107,13 @@ class Descriptor:
         library = engine.library
         given = [a.handle if isinstance(a, (Layout, Descriptor)) else a for a in arguments]
         leading = [] if kind == "reorder" else [engine.handle]
-        ending = attributes(library, _ending(library, relu_slope, accumulate))
+        ending = attributes(library, _ending(library, added, relu_slope, accumulate))
         self.handle: Handle = library.new_primitive_descriptor(kind, *leading, *given, ending)
         name = ctypes.c_char_p()
         library.call("primitive_desc_query", self.handle, Query.IMPLEMENTATION, 0, ctypes.byref(name))
         self.implementation = (name.value or b"").decode()
 
-    def layout(self, argument: Argument) -> Layout:
+    def layout(self, argument: int) -> Layout:
         """The layout in which the primitive takes or gives an argument; of size 0 where it has no such argument."""
         library = self.engine.library
         return Layout(library, library.argument_layout(self.handle, Query.ARGUMENT_LAYOUT, argument))
@@ -132,7 +143,7 @@ class Primitive:
     ``arguments`` say which arrays :meth:`run` takes, in this order. Arrays that begin at a multiple of 64 bytes are the fastest.
     """
 
-    def __init__(self, descriptor: Descriptor, *arguments: Argument) -> None:
+    def __init__(self, descriptor: Descriptor, *arguments: int) -> None:
         engine, library = descriptor.engine, descriptor.engine.library
         self.implementation = descriptor.implementation
         self._engine, self._library = engine, library

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from paratrain.backends.onednn.arranged import Arranger, Copies
 from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import UnsupportedError
@@ -29,7 +27,7 @@ class OneDnnSideBySide:
         batch, _, *spatial = shapes[0]
         channels = [shape[1] for shape in shapes]
         if not wanted.channel_block or any(count % wanted.channel_block for count in channels):
-            wanted = Layout.channels_last(arranger.engine.library, wanted.shape)
+            wanted = Layout.channels_last(arranger.engine.library, wanted.shape, wanted.dtype)
         parts = [wanted.like(shape) for shape in shapes]
         whole = wanted.like((batch, sum(channels), *spatial))
         self.parts = [layout for layout in parts if layout is not None]
@@ -42,19 +40,19 @@ class OneDnnSideBySide:
 
     def join(self, copies: Copies, parts: Sequence[Memory], whole: Memory) -> None:
         """Write the whole."""
-        matrix, start = self._matrix(self._arranger.write(whole, self.whole), sum(self._columns)), 0
+        matrix, start = self._matrix(self._arranger.write(whole, self.whole), self.whole), 0
         for index, (memory, layout, columns) in enumerate(zip(parts, self.parts, self._columns, strict=True)):
             values = copies.read(memory, layout, f"part {index}")
-            matrix[:, start : start + columns] = self._matrix(values, columns)
+            matrix[:, start : start + columns] = self._matrix(values, layout)
             start += columns
 
     def part(self, copies: Copies, whole: Memory, parts: Sequence[Memory | None]) -> None:
         """Write the parts, but for those that are None."""
-        matrix, start = self._matrix(copies.read(whole, self.whole, "whole"), sum(self._columns)), 0
+        matrix, start = self._matrix(copies.read(whole, self.whole, "whole"), self.whole), 0
         for memory, layout, columns in zip(parts, self.parts, self._columns, strict=True):
             if memory is not None:
-                self._matrix(self._arranger.write(memory, layout), columns)[...] = matrix[:, start : start + columns]
+                self._matrix(self._arranger.write(memory, layout), layout)[...] = matrix[:, start : start + columns]
             start += columns
 
-    def _matrix(self, array: Array, columns: int) -> Array:
-        return array.view(np.float32)[: self._rows * columns].reshape(self._rows, columns)
+    def _matrix(self, array: Array, layout: Layout) -> Array:
+        return layout.flat(array).reshape(self._rows, -1)

@@ -1,4 +1,4 @@
-"""Updates of parameters in two to five passes that stay in the cache, each a chain of operations in one oneDNN kernel."""
+"""Updates of parameters in two or three passes that stay in the cache, each a chain of operations in one oneDNN kernel."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ __all__ = ["OneDnnUpdate"]
 
 Array = npt.NDArray[np.float32]
 
+_INVERSE = Algorithm.ELTWISE_POWER
+"""1 / x: the power -1."""
 _LONGEST = 1 << 16
 """Longer ranges are cut into pieces of so many values, with which all arrays of an update stay in a core's second cache."""
 _MOST_LENGTHS = 256
@@ -31,8 +33,7 @@ _POST_OPERATION = 32768
 
 @dataclass(frozen=True)
 class _Chain:
-    """destination = ((first OP second) OP' operand') ... + kept * destination; names are arrays, numbers of the step, or
-    "scratch": values of the piece at hand, which stay in the cache.
+    """destination = ((first OP second) OP' operand') ... + kept * destination; names are arrays or numbers of the step.
 
     A function of one value has the operand "". It must not come first: oneDNN has no kernel for what follows one.
     """
@@ -45,11 +46,13 @@ class _Chain:
     kept: float | None = None
 
 
-def _chains(rule: UpdateRule, diffs: Sequence[str]) -> list[_Chain]:
+def _chains(rule: MomentumRule | AdamRule, diffs: Sequence[str]) -> list[_Chain]:
     """The passes of an update. ``decay`` is that of the settings over the scale of gradients, so that
     (decay * data + diffs) * scale is the regularized gradient. What the first pass makes is finite where the gradient is.
+    Both histories of Adam make the gradient anew, from values in the cache: to keep it in between takes longer.
     """
     add, multiply = Algorithm.BINARY_ADD, Algorithm.BINARY_MUL
+    square, root, inverse = ((name, "") for name in (Algorithm.ELTWISE_SQUARE, Algorithm.ELTWISE_SQRT, _INVERSE))
     summed = tuple((add, name) for name in diffs)
     if isinstance(rule, MomentumRule):
         kept = rule.momentum or None
@@ -58,12 +61,12 @@ def _chains(rule: UpdateRule, diffs: Sequence[str]) -> list[_Chain]:
             _Chain(Algorithm.BINARY_SUB, "data", "history0", (), "data"),
         ]
     return [
-        _Chain(multiply, "data", "decay", (*summed, (multiply, "scale")), "scratch"),
-        _Chain(multiply, "scratch", "mean_share", (), "history0", rule.momentum),
-        _Chain(multiply, "scratch", "scratch", ((multiply, "square_share"),), "history1", rule.momentum2),
-        _Chain(multiply, "history1", "one", ((Algorithm.ELTWISE_SQRT, ""), (add, "delta")), "scratch"),
-        _Chain(Algorithm.BINARY_DIV, "history0", "scratch", ((multiply, "negative_rate"),), "data", 1.0),
-    ]
+        _Chain(multiply, "data", "decay", (*summed, (multiply, "mean_scale")), "history0", rule.momentum),
+        _Chain(multiply, "data", "decay", (*summed, (multiply, "scale"), square, (multiply, "square_share")), "history1",
+               rule.momentum2),
+        _Chain(multiply, "history1", "one", (root, (add, "delta"), inverse, (multiply, "history0"),
+               (multiply, "negative_rate")), "data", 1.0),
+    ]  # fmt: skip
 
 
 class OneDnnUpdate:
@@ -72,42 +75,37 @@ class OneDnnUpdate:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._numbers: dict[str, Array] = {}
-        self._scratch = aligned(4 * _LONGEST).view(np.float32)
         self._built: dict[int, _Built] = {}
         self._built_for: tuple[float | None, ...] = ()
-        self._rule: UpdateRule = MomentumRule(0.0)
+        self._rule: MomentumRule | AdamRule = MomentumRule(0.0)
         self._addresses: dict[str, int] = {}
 
     def begin(self, rule: UpdateRule, data: Array, diffs: Sequence[Array], history: Sequence[Array]) -> None:
         """The arrays are used until the next call."""
+        assert isinstance(rule, MomentumRule | AdamRule)
         self._rule = rule
         self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
         self._arrays = {"data": data, **dict(zip(self._diffs, diffs, strict=True))}
         self._arrays |= {f"history{index}": array for index, array in enumerate(history)}
         self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
         if isinstance(rule, AdamRule):
-            self._set(one=1.0, mean_share=1.0 - rule.momentum, square_share=1.0 - rule.momentum2, delta=rule.delta)
+            self._set(one=1.0, square_share=1.0 - rule.momentum2, delta=rule.delta)
 
     def run(self, start: int, stop: int, *, rate: float, decay: float, scale: float, guarded: bool = False) -> bool:
         self._set(decay=decay / scale, scale=scale, scaled_rate=rate * scale)
         if isinstance(self._rule, AdamRule):
-            self._set(negative_rate=-rate * self._rule.correction)
+            mean_share = 1.0 - self._rule.momentum
+            self._set(negative_rate=-rate * self._rule.correction, mean_scale=mean_share * scale)
         if guarded and len(self._diffs) == 1:
             if not is_finite(self._arrays[self._diffs[0]][start:stop], np):
                 return False
             guarded = False  # the sum of several is looked at when it has been made, in the first pass
         for begin in range(start, stop, _LONGEST):
             length = min(stop - begin, _LONGEST)
-            made = self._first_made(begin, length) if guarded else None
+            made = self._arrays["history0"][begin : begin + length] if guarded else None
             if not self._sized(length).run(self._addresses, 4 * begin, made):
                 return False
         return True
-
-    def _first_made(self, begin: int, length: int) -> Array:
-        """What the first pass writes of a piece."""
-        if isinstance(self._rule, MomentumRule):
-            return self._arrays["history0"][begin : begin + length]
-        return self._scratch[:length]
 
     def _sized(self, length: int) -> _Built:
         second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
@@ -116,8 +114,7 @@ class OneDnnUpdate:
         if built_for != self._built_for or is_full:  # they are part of the kernels
             self._built, self._built_for = {}, built_for
         if length not in self._built:
-            chains, fixed = _chains(self._rule, self._diffs), {**self._numbers, "scratch": self._scratch}
-            self._built[length] = _Built(self._engine, length, chains, fixed)
+            self._built[length] = _Built(self._engine, length, _chains(self._rule, self._diffs), self._numbers)
         return self._built[length]
 
     def _set(self, **numbers: float) -> None:
@@ -130,23 +127,23 @@ class OneDnnUpdate:
 class _Built:
     """The chains of an update as primitives for one length.
 
-    ``fixed`` are the arrays that stay where they are: numbers, which have one value, and those that hold a piece.
+    ``numbers`` have one value each, and stay where they are.
     """
 
-    def __init__(self, engine: Engine, length: int, chains: Sequence[_Chain], fixed: Mapping[str, Array]) -> None:
+    def __init__(self, engine: Engine, length: int, chains: Sequence[_Chain], numbers: Mapping[str, Array]) -> None:
         library = self._library = engine.library
         self._stream = engine.stream
         piece, number = Layout.plain(library, (length,)), Layout.plain(library, (1,))
         self._memories: dict[str, Handle] = {}
         self._calls: list[tuple[Any, ...]] = []
-        self._held: list[Any] = [fixed]
+        self._held: list[Any] = [dict(numbers)]
 
         def layout(name: str) -> Handle:
-            return (number if name in fixed and fixed[name].size == 1 else piece).handle
+            return (number if name in numbers else piece).handle
 
         def memory(name: str) -> int:
             if name not in self._memories:
-                place = fixed[name].ctypes.data if name in fixed else None
+                place = numbers[name].ctypes.data if name in numbers else None
                 self._memories[name] = library.new("memory", "memory_create", layout(name), engine.handle, place)
             return self._memories[name].value
 
@@ -176,7 +173,7 @@ class _Built:
             )
             self._held += [primitive, passed]
             self._calls.append((primitive.value, self._stream.value, len(numbered), ctypes.addressof(passed)))
-        self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in fixed]
+        self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in numbers]
 
     def run(self, addresses: Mapping[str, int], offset: int, made: Array | None) -> bool:
         """Run all chains on arrays that begin so many bytes behind these addresses.
@@ -203,7 +200,8 @@ def _post_operations(library: Library, chain: _Chain, layout_of: Mapping[str, Ha
         if name:
             library.call("post_ops_append_binary", operations, operation, layout_of[name])
         else:
-            library.call("post_ops_append_eltwise", operations, operation, 0.0, 0.0)
+            exponent = -1.0 if operation == _INVERSE else 0.0
+            library.call("post_ops_append_eltwise", operations, operation, 1.0, exponent)
     if chain.kept is not None:
         library.call("post_ops_append_sum", operations, chain.kept, 0, 0)
     return operations

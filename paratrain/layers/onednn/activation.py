@@ -8,8 +8,8 @@ from paratrain.backends.onednn.relu import OneDnnReLU
 from paratrain.blob import Blob
 from paratrain.layers.activation import ReLULayer
 from paratrain.layers.base import register_layer
+from paratrain.layers.fused_relu import FusedReLU
 from paratrain.layers.onednn.base import OneDnnLayer
-from paratrain.layers.onednn.fusion import FusedReLU
 
 __all__ = ["OneDnnReLULayer"]
 
@@ -46,4 +46,6 @@ class OneDnnReLULayer(FusedReLU, OneDnnLayer[OneDnnReLU], ReLULayer):
         # Value by value the shape of the blob does not matter, only the order in memory.
         is_whole = arrangement is not None and arrangement.layout.count == bottom.count
         layout = arrangement.layout if is_whole else self.arranger.plain((bottom.count,))
-        return self.kernel(layout, lambda: OneDnnReLU(self.arranger, layout, self._slope))
+        return self.kernel(
+            layout, lambda: self.in_dtype(layout, lambda found: OneDnnReLU(self.arranger, found, self._slope))
+        )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from paratrain.backends.onednn.layout import Layout
+from paratrain.backends.onednn.names import DataType
 from paratrain.blob import Blob, Memory, SyncedMemory
+from paratrain.layers.base import LayerContext
 from paratrain.layers.onednn.base import OneDnnLayer
+from paratrain.proto import LayerParameter
 
 __all__ = ["ByValueLayer", "common_layout", "owns_memory"]
 
@@ -33,7 +34,8 @@ def owns_memory(*memories: Memory) -> bool:
 
 class ByValueLayer(OneDnnLayer[P]):
     """A layer whose tops hold, at each place, a function of the bottoms' values at that place. Mixed in before the plain
-    layer, whose code runs as it is: what it reads and writes are flat arrays in one layout that all blobs share.
+    layer, whose code runs as it is: what it reads and writes are flat float32 arrays in one layout that all blobs share.
+    Where that is one of bfloat16, they are working memory for one pass: what is written is rounded at its end.
     """
 
     keeps_zeros = True
@@ -47,6 +49,17 @@ class ByValueLayer(OneDnnLayer[P]):
     """The common layout during a pass; None for plain arrays."""
     _forward_layout: Layout | None = None
     _blobs: Sequence[Blob] = ()
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        self._widened: dict[str, Any] = {}
+        self._written: dict[str, tuple[Memory, Any]] = {}
+
+    @property
+    def layout(self) -> Layout:
+        """The common layout during a pass that has one."""
+        assert self._layout is not None
+        return self._layout
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.begin_forward(bottom, top)
@@ -72,11 +85,16 @@ class ByValueLayer(OneDnnLayer[P]):
         if self.keeps_values:
             self._layout = self._forward_layout
         if self._layout is not None:
-            self.read_diff(top[0])  # in place it is written next: it has to be in this layout by then
+            # In place it is written next: it has to be in this layout by then.
+            self.read_arranged(top[0], top[0].diff_memory, "diff")
         return self._layout is not None
 
     def end(self) -> None:
         """The pass is over."""
+        for memory, values in self._written.values():
+            self.arranger.reorder(values, self._wide, self.arranger.write(memory, self.layout), self.layout)
+        self._widened.clear()
+        self._written.clear()
         self._layout = None
 
     def read(self, blob: Blob) -> Any:
@@ -86,10 +104,14 @@ class ByValueLayer(OneDnnLayer[P]):
         return super().read_diff(blob) if self._layout is None else self._read(blob, blob.diff_memory, "diff")
 
     def write(self, blob: Blob) -> Any:
-        return super().write(blob) if self._layout is None else self._write(blob.data_memory)
+        return super().write(blob) if self._layout is None else self._write(blob, blob.data_memory, "data")
 
     def write_diff(self, blob: Blob) -> Any:
-        return super().write_diff(blob) if self._layout is None else self._write(blob.diff_memory)
+        return super().write_diff(blob) if self._layout is None else self._write(blob, blob.diff_memory, "diff")
+
+    def read_arranged(self, blob: Blob, memory: Memory, purpose: str) -> Any:
+        """The flat values of a blob's memory in the common layout, as they lie there."""
+        return self.layout.flat(self.copies.read(memory, self.layout, self._name(blob, purpose)))
 
     def _choose_layout(self, memories: Sequence[Memory], bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._blobs = [*bottom, *top]
@@ -97,17 +119,37 @@ class ByValueLayer(OneDnnLayer[P]):
         layout = common_layout(memories, top[0].shape) if self.is_by_value and owns_memory(*all_memories) else None
         if layout is not None and (layout.is_plain or (layout.is_padded and not self.keeps_zeros)):
             layout = None
+        if layout is not None and layout.cast(DataType.F32) is None:
+            layout = None
         self._layout = layout
 
     def _read(self, blob: Blob, memory: Memory, purpose: str) -> Any:
-        assert self._layout is not None
-        number = next(index for index, known in enumerate(self._blobs) if known is blob)
-        return self._flat(self.copies.read(memory, self._layout, f"{purpose} {number}"))
+        values, name = self.read_arranged(blob, memory, purpose), self._name(blob, purpose)
+        if self.layout.dtype == DataType.F32:
+            return values
+        if name not in self._widened:
+            self.arranger.reorder(values, self.layout, self._working_memory(name), self._wide)
+        return self._widened[name]
 
-    def _write(self, memory: Memory) -> Any:
-        assert self._layout is not None
-        return self._flat(self.arranger.write(memory, self._layout))
+    def _write(self, blob: Blob, memory: Memory, purpose: str) -> Any:
+        if self.layout.dtype == DataType.F32:
+            return self.layout.flat(self.arranger.write(memory, self.layout))
+        name = self._name(blob, purpose)
+        is_in_place = sum(known is blob for known in self._blobs) > 1
+        values = self._read(blob, memory, purpose) if is_in_place else self._working_memory(name)
+        self._written[name] = (memory, values)
+        return values
 
-    def _flat(self, array: Any) -> Any:
-        assert self._layout is not None
-        return array.view(np.float32)[: self._layout.size_bytes // 4]
+    @property
+    def _wide(self) -> Layout:
+        """The common layout, of float32."""
+        wide = self.layout.cast(DataType.F32)
+        assert wide is not None
+        return wide
+
+    def _working_memory(self, name: str) -> Any:
+        values = self._widened[name] = self._wide.flat(self.arranger.scratch(self._wide.size_bytes, name))
+        return values
+
+    def _name(self, blob: Blob, purpose: str) -> str:
+        return f"{purpose} {next(index for index, known in enumerate(self._blobs) if known is blob)}"

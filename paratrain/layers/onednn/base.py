@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -10,6 +11,7 @@ from paratrain.backends.onednn.arranged import Copies
 from paratrain.backends.onednn.backend import OneDnnBackend
 from paratrain.backends.onednn.layout import Layout
 from paratrain.backends.onednn.library import UnsupportedError
+from paratrain.backends.onednn.names import DataType
 from paratrain.blob import Blob, Memory, SyncedMemory
 from paratrain.layers.base import Layer, LayerContext
 from paratrain.proto import LayerParameter
@@ -19,8 +21,17 @@ __all__ = ["OneDnnLayer"]
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
+A = TypeVar("A")
 
 _MOST_KERNELS = 8
+
+
+def _first_built(build: Callable[[A], P], *choices: A) -> P:
+    """What ``build`` makes of the first of these for which oneDNN has a kernel. Raises UnsupportedError where it has none."""
+    for choice in choices[:-1]:
+        with contextlib.suppress(UnsupportedError):
+            return build(choice)
+    return build(choices[-1])
 
 
 class OneDnnLayer(Layer, Generic[P]):
@@ -77,6 +88,18 @@ class OneDnnLayer(Layer, Generic[P]):
 
     def _report(self, error: UnsupportedError) -> None:
         logger.info("Layer %s is computed by numpy: %s", self.name, error)
+
+    def in_dtype(self, layout: Layout, build: Callable[[Layout], P]) -> P:
+        """Return what ``build`` makes for ``layout``, or for the same order of float32 where oneDNN has no kernel for bfloat16.
+
+        Raises UnsupportedError where it has none for either.
+        """
+        in_float32 = layout.cast(DataType.F32)
+        return _first_built(build, layout, *([] if in_float32 in (None, layout) else [in_float32]))
+
+    def in_own_dtype(self, build: Callable[[DataType], P]) -> P:
+        """The same for kernels that choose layouts: ``build`` gets the type in which the backend computes, then float32."""
+        return _first_built(build, *dict.fromkeys((self.arranger.dtype, DataType.F32)))
 
     @staticmethod
     def may_arrange(*blobs: Blob) -> bool:

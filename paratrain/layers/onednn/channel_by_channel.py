@@ -40,7 +40,10 @@ class NormalizationLayer(OneDnnLayer[OneDnnNormalization]):
         if not bottom.count or bottom.axis_count < 2 or not owns_memory(*memories):
             return None
         layout = self.layout_of(bottom.data_memory, bottom.shape)
-        return self.kernel((layout, flags), lambda: OneDnnNormalization(self.arranger, layout, flags, eps))
+        return self.kernel(
+            (layout, flags),
+            lambda: self.in_dtype(layout, lambda found: OneDnnNormalization(self.arranger, found, flags, eps)),
+        )
 
     def sides(self, kernel: OneDnnNormalization, bottom: Blob, top: Blob, keeps: bool) -> tuple[Array, Array]:
         """Return where to read the bottom and where to write the top. In place with ``keeps``, the bottom's buffer stays with

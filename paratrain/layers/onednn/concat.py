@@ -41,7 +41,8 @@ class _SideBySideLayer(OneDnnLayer[OneDnnSideBySide]):
             return None
         blocked = [layout for layout in found if layout.channel_block]
         wanted = blocked[0] if 2 * len(blocked) >= len(found) else found[0]
-        return self.kernel((shapes, wanted.channel_block), lambda: OneDnnSideBySide(self.arranger, wanted, shapes))
+        key = (shapes, wanted.channel_block, wanted.dtype)
+        return self.kernel(key, lambda: OneDnnSideBySide(self.arranger, wanted, shapes))
 
 
 @register_layer("Concat", backend="onednn")

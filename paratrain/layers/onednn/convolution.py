@@ -9,8 +9,8 @@ from paratrain.backends.onednn.library import UnsupportedError
 from paratrain.blob import Blob
 from paratrain.layers.base import register_layer
 from paratrain.layers.convolution import ConvolutionLayer
+from paratrain.layers.fused_relu import AppliesReLU
 from paratrain.layers.onednn.base import OneDnnLayer
-from paratrain.layers.onednn.fusion import AppliesReLU
 
 __all__ = ["OneDnnConvolutionLayer"]
 
@@ -65,4 +65,9 @@ class OneDnnConvolutionLayer(AppliesReLU, OneDnnLayer[OneDnnConvolution], Convol
         shape = (geometry.batch, geometry.channels, *geometry.spatial)
         layout = self.layout_of(bottom[0].data_memory, shape)
         has_bias = len(self.blobs) > 1
-        return self.kernel((geometry, layout), lambda: OneDnnConvolution(self.arranger, geometry, has_bias, layout))
+        return self.kernel(
+            (geometry, layout),
+            lambda: self.in_own_dtype(
+                lambda dtype: OneDnnConvolution(self.arranger, geometry, has_bias, layout, dtype)
+            ),
+        )

@@ -10,8 +10,8 @@ from paratrain.backends.onednn.sum import OneDnnSum
 from paratrain.blob import Blob
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.eltwise import EltwiseLayer
+from paratrain.layers.fused_relu import AppliesReLU
 from paratrain.layers.onednn.arrays import ByValueLayer
-from paratrain.layers.onednn.fusion import AppliesReLU
 from paratrain.proto import LayerParameter
 from paratrain.proto.caffe_pb2 import EltwiseParameter
 
@@ -27,13 +27,6 @@ class OneDnnEltwiseLayer(AppliesReLU, ByValueLayer[OneDnnSum], EltwiseLayer):
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)
         self.keeps_zeros = self._stable or self._operation != EltwiseParameter.PROD
-        self.bottom_of_split: int | None = None
-        """A bottom whose diff nobody changes, as a net can tell: a Split adds it to others. That of a sum is the top's own."""
-
-    def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        index = self.bottom_of_split
-        if self._is_plain_sum and index is not None and bottom[index].diff_memory is not top[0].diff_memory:
-            bottom[index].share_diff(top[0])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.share_memory(bottom, top)
@@ -41,9 +34,10 @@ class OneDnnEltwiseLayer(AppliesReLU, ByValueLayer[OneDnnSum], EltwiseLayer):
             self.take_relu(False)
             super().forward(bottom, top)
             return
-        arrays = [self.read(blob) for blob in bottom]
-        y = self.write(top[0])
-        kernel = self.kernel(y.size, lambda: OneDnnSum(self.arranger, y.size))
+        layout = self.layout
+        arrays = [self.read_arranged(blob, blob.data_memory, "data") for blob in bottom]
+        y = layout.flat(self.arranger.write(top[0].data_memory, layout))
+        kernel = self.kernel((y.size, layout.dtype), lambda: OneDnnSum(self.arranger, y.size, layout.dtype))
         assert kernel is not None
         kernel.run(arrays, y, self.take_relu(True))
         self.end()
@@ -52,12 +46,8 @@ class OneDnnEltwiseLayer(AppliesReLU, ByValueLayer[OneDnnSum], EltwiseLayer):
         if not self._is_plain_sum or not self.begin_backward(bottom, top):
             super().backward(top, propagate_down, bottom)
             return
-        dy = self.read_diff(top[0])
+        dy = self.read_arranged(top[0], top[0].diff_memory, "diff")
         for blob, down in zip(bottom, propagate_down, strict=True):
             if down and blob.diff_memory is not top[0].diff_memory:
-                np.copyto(self.write_diff(blob), dy)
+                np.copyto(self.layout.flat(self.arranger.write(blob.diff_memory, self.layout)), dy)
         self.end()
-
-    @property
-    def _is_plain_sum(self) -> bool:
-        return self._operation == EltwiseParameter.SUM and all(coeff == 1 for coeff in self._coeffs)

@@ -41,5 +41,8 @@ class OneDnnLRNLayer(OneDnnLayer[OneDnnLocalResponseNormalization], LRNLayer):
         )
         layout = self.layout_of(bottom.data_memory, bottom.shape)
         return self.kernel(
-            (bottom.shape, layout), lambda: OneDnnLocalResponseNormalization(self.arranger, geometry, layout)
+            (bottom.shape, layout),
+            lambda: self.in_dtype(
+                layout, lambda found: OneDnnLocalResponseNormalization(self.arranger, geometry, found)
+            ),
         )

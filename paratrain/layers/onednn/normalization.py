@@ -19,8 +19,8 @@ from paratrain.blob import Blob
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.batch_norm import BatchNormLayer
 from paratrain.layers.bias import BiasLayer
+from paratrain.layers.normalization_chain import ChainHead, ChainScale
 from paratrain.layers.onednn.channel_by_channel import FactorLayer, NormalizationLayer, float_array
-from paratrain.layers.onednn.fusion import FusedReLU
 from paratrain.layers.scale import ScaleLayer
 from paratrain.proto import LayerParameter
 
@@ -35,7 +35,7 @@ _GIVEN, _SCALE, _SHIFT, _RELU = (
 
 
 @register_layer("Scale", backend="onednn")
-class OneDnnScaleLayer(FactorLayer, ScaleLayer):
+class OneDnnScaleLayer(ChainScale, FactorLayer, ScaleLayer):
     """Scale with a learned factor per channel; other axes and two bottoms are the plain layer's."""
 
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
@@ -56,12 +56,6 @@ class OneDnnScaleLayer(FactorLayer, ScaleLayer):
     @property
     def flags(self) -> NormalizationFlags:
         return _SCALE | _SHIFT if self.parameter.scale_param.bias_term else _SCALE
-
-    @property
-    def can_join(self) -> bool:
-        """Whether the factors are learned and one for each channel of (N, C, ...)."""
-        scale = self.parameter.scale_param
-        return scale.axis == 1 and scale.num_axes == 1 and len(self.parameter.bottom) == 1
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self._is_applied:
@@ -109,17 +103,13 @@ class OneDnnBiasLayer(FactorLayer, BiasLayer):
 
 
 @register_layer("BatchNorm", backend="onednn")
-class OneDnnBatchNormLayer(NormalizationLayer, BatchNormLayer):
+class OneDnnBatchNormLayer(ChainHead[OneDnnScaleLayer], NormalizationLayer, BatchNormLayer):
     """BatchNorm over the batch of one rank; one that is spread over the ranks is the plain layer's."""
+
+    scale_type = OneDnnScaleLayer
 
     def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
         super().__init__(parameter, context)
-        self.scale: OneDnnScaleLayer | None = None
-        """The Scale that follows in place, with which this layer may be computed; found by the net."""
-        self.relu: FusedReLU | None = None
-        """The ReLU that follows the Scale in place."""
-        self.applies_chain = False
-        """Whether the next forward pass is to compute them too. The net says so, since it knows what will run."""
         self.is_joined = False
         """Whether the last forward pass has, and backward is to."""
         self._relu_is_joined = False
@@ -182,7 +172,6 @@ class OneDnnBatchNormLayer(NormalizationLayer, BatchNormLayer):
         scale.run_backward(kernel, self.source_of(kernel, self._bottom), dy, dx, self._mean, self._variance)
 
     def separate(self) -> None:
-        """After a forward pass that has computed the whole chain: make each layer run its own backward pass, if one follows."""
         if not self.is_joined or self.source is None:
             return
         joint, scale = self._kernel, self.scale

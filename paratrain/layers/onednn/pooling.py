@@ -39,4 +39,7 @@ class OneDnnPoolingLayer(OneDnnLayer[OneDnnPooling], PoolingLayer):
         if len(top) > 1 or not self.may_arrange(*top):
             return self.no_kernel()
         layout = self.layout_of(bottom.data_memory, bottom.shape)
-        return self.kernel((geometry, layout), lambda: OneDnnPooling(self.arranger, geometry, layout))
+        return self.kernel(
+            (geometry, layout),
+            lambda: self.in_dtype(layout, lambda found: OneDnnPooling(self.arranger, geometry, found)),
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paratrain.backends.onednn.names import DataType
 from paratrain.backends.onednn.sum import OneDnnSum
 from paratrain.blob import Blob
 from paratrain.layers.base import register_layer
@@ -50,14 +51,13 @@ class OneDnnSplitLayer(OneDnnLayer[OneDnnSum], SplitLayer):
         if layout is None or layout.is_plain or any(memory is own for memory in given):
             super().backward(top, propagate_down, bottom)
             return
-        count = layout.size_bytes // 4
-        arrays = [
-            self.copies.read(memory, layout, str(index)).view(np.float32)[:count] for index, memory in enumerate(given)
-        ]
-        total = self.arranger.write(own, layout).view(np.float32)[:count]
-        if len(arrays) == 1 or self.arranger.engine.library.thread_count == 1:
+        arrays = [layout.flat(self.copies.read(memory, layout, str(index))) for index, memory in enumerate(given)]
+        total = layout.flat(self.arranger.write(own, layout))
+        is_plain_sum = layout.dtype == DataType.F32 and self.arranger.engine.library.thread_count == 1
+        if len(arrays) == 1 or is_plain_sum:
             add_up(arrays, total)
             return
-        kernel = self.kernel(count, lambda: OneDnnSum(self.arranger, count))
+        count, dtype = total.size, layout.dtype
+        kernel = self.kernel((count, dtype), lambda: OneDnnSum(self.arranger, count, dtype))
         assert kernel is not None
         kernel.run(arrays, total)

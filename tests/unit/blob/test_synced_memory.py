@@ -114,6 +114,55 @@ class Reversed:
         host[: len(self.values)] = self.values[::-1]
 
 
+class ReversedOnDevice(Reversed):
+    """The same on a device."""
+
+    def write_device(self, device_array: Any) -> None:
+        self.write_plain(device_array)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["host", "device", "overwritten", "arranged"]), st.booleans()), max_size=20))
+def test_any_order_of_three_places_sees_the_last_values(steps: list[tuple[str, bool]]) -> None:
+    device, memory, expected = CountingDevice(), SyncedMemory(2), [0, 0]
+    for number, (place, writes) in enumerate(steps, start=1):
+        if writes:
+            expected = [number, -number]
+            if place == "arranged":
+                memory.arrange(ReversedOnDevice(expected[::-1]))
+            elif place == "host":
+                memory.mutable_host()[...] = expected
+            else:
+                write = memory.mutable_device if place == "device" else memory.overwritten_device
+                write(device)[...] = expected
+        elif place == "arranged" and any(memory.places):
+            memory.device(device)
+            memory.add_arrangement(ReversedOnDevice(expected[::-1]))
+        else:
+            np.testing.assert_array_equal(memory.host() if place == "host" else memory.device(device), expected)
+    np.testing.assert_array_equal(memory.host(), expected)
+    np.testing.assert_array_equal(memory.device(device), expected)
+
+
+def test_who_overwrites_brings_nothing_to_the_device() -> None:
+    device, memory = CountingDevice(), SyncedMemory(2)
+    memory.mutable_host()[...] = 1
+    memory.overwritten_device(device)[...] = 2
+    assert device.uploads == 0
+    assert memory.head is Head.AT_GPU
+    np.testing.assert_array_equal(memory.host(), 2)
+
+
+def test_a_recorded_pass_says_where_it_has_written() -> None:
+    device, memory = CountingDevice(), SyncedMemory(2)
+    array, before = memory.mutable_device(device), memory.version
+    places = memory.places
+    np.testing.assert_array_equal(memory.host(), 0)
+    array[...] = 3  # as a recording does, which asks nobody
+    memory.note_places(places)
+    assert memory.version > before
+    np.testing.assert_array_equal(memory.host(), 3)
+
+
 def test_arranged_values_are_put_in_plain_order_once_and_only_when_asked_for() -> None:
     memory, arrangement = SyncedMemory(3), Reversed([3, 2, 1])
     memory.arrange(arrangement)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paratrain import gpu
+
 calls: Counter[str] = Counter()
 """How often each function of the runtime was called."""
 
@@ -208,5 +210,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for the library from now on."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
+    monkeypatch.setattr(gpu, "library", lambda: sys.modules[__name__])
     calls.clear()
     event_status[0] = 0

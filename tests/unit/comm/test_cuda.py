@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paratrain import gpu
 from paratrain.comm.cuda import CupyDevice
 from paratrain.comm.cuda_nccl import NcclGroup
 from paratrain.comm.device import open_device
@@ -45,7 +46,10 @@ def test_errors_say_what_failed(cupy: Any) -> None:
     with pytest.raises(DeviceError, match="GPU 5 failed: cudaError 101"):
         open_device(5)
     device = CupyDevice(0)
-    with pytest.raises(DeviceError, match="allocating 4,001,366,016 bytes failed: out of memory"):
+    with pytest.raises(
+        DeviceError,
+        match=r"allocating 4,001,366,016 bytes on GPU 0 .* failed: out of memory",
+    ):
         device.allocate(1_000_000_000, np.float32)
     is_done = device.done()
     cupy.event_status[0] = 600  # not ready
@@ -59,6 +63,7 @@ def test_errors_say_what_failed(cupy: Any) -> None:
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(gpu, "library", gpu.library.__wrapped__)  # not what it has found before
     with pytest.raises(MissingDependencyError, match="cuda13"):
         open_device()
 

@@ -13,9 +13,10 @@ import pytest
 from paratrain.comm import Communicator
 from paratrain.comm.communicator import Array, Request
 from paratrain.comm.exchange import FlatArrays
-from paratrain.comm.gradient_messages import GradientMessages, gradient_dtype
+from paratrain.comm.gradient_messages import GradientMessages
 from paratrain.comm.message_sharded import MessageSharded
 from paratrain.comm.threads import ThreadCommunicator, run_threads
+from paratrain.dtypes import dtype_named
 from tests.unit.comm.exchanges import MESSAGES, SHARED, TWO_LEVELS, make_exchange, run_step
 
 DTYPES = ("float16", "bfloat16")
@@ -167,7 +168,7 @@ def test_bytes_that_a_step_sends(
             ),
             nodes,
         )
-        item_bytes = gradient_dtype(dtype).itemsize
+        item_bytes = dtype_named(dtype).itemsize
         elements[dtype] = sent_bytes[0] // item_bytes, sent_bytes[1] // 4
         assert item_bytes == (4 if dtype == "float32" else 2)
     # Each of the two columns of two levels sends its half of the elements both ways.

@@ -100,7 +100,7 @@ def train_alone(source: Path, case: str) -> Result:
 @pytest.fixture
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the parameters of the small net into many slices."""
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 500)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 500)
 
 
 @pytest.mark.usefixtures("short_slices")

@@ -37,7 +37,7 @@ EXTRAS = {
 @pytest.fixture(autouse=True)
 def sums_and_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     give_threads_sums(monkeypatch)
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 1500)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 1500)
 
 
 def recorded(mnist: Path, batch: int, settings: str = "", layers: str = "") -> SolverParameter:

@@ -42,7 +42,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
         return isend(self, array, destination, tag)
 
     monkeypatch.setattr(ThreadCommunicator, "isend", count)
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 5000)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 5000)
     return counted
 
 

@@ -62,7 +62,7 @@ def run(
 def test_four_ranks_with_two_roots_follow_caffe(
     nodes: list[int], mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 1500)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 1500)
     expected = np.load(GOLDEN / "solvers" / "sgd_batch_64.npz")["loss"][:20]
     parameter = recorded(mnist_folder, 16)
 

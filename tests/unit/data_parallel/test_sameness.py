@@ -78,7 +78,7 @@ def test_ranks_that_are_the_same_train_on(
     source: Path, exchange: str, nodes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_threads_sums(monkeypatch)
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 3000)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 3000)
 
     def main(communicator: Communicator) -> list[int]:
         tests = f"test_iter: 1 test_interval: 7 test_net_param {{ {NET.format(source=source)} }}"

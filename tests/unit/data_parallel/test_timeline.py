@@ -162,7 +162,7 @@ def _slowed(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_slices_of_every_rank_are_shown_on_their_way(
     tmp_path: Path, exchange: str, nodes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paratrain.data_parallel.create.slice_length", lambda *_: 2500)
+    monkeypatch.setattr("paratrain.data_parallel.ways.slice_length", lambda *_: 2500)
     found = run(tmp_path / "timeline.json.gz", 2, lambda solver: solver.step(3), exchange=exchange, nodes=nodes)
     slice_count = 3
     for rank in range(2):

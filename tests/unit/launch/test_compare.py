@@ -91,7 +91,7 @@ def example() -> Comparison:
         LayerTimes("conv1", "Convolution", 10**9, 10**9, timings((0.02, 0.03), (0.01, 0.01), "brgconv:avx2")),
         LayerTimes("a_very_long_name_of/inception/of_a_layer", "ReLU", 0, 0, timings((0.01, 0), (0, 0), "with conv1")),
     ]
-    return Comparison(("numpy", "onednn"), layers, 2e11, rank_count=2)
+    return Comparison(("numpy", "onednn"), layers, {"numpy": 2e11, "onednn": 2e11}, rank_count=2)
 
 
 def test_the_table() -> None:
@@ -118,6 +118,7 @@ def test_the_table() -> None:
 
 def test_the_values_for_json() -> None:
     values = json.loads(json.dumps(comparison_values(example())))
+    assert values["peak_flops"] == 2e11
     assert values["total_s"] == {"numpy": pytest.approx(0.06), "onednn": 0.02}
     conv, relu = values["layers"]
     assert conv["backends"]["onednn"] == {

@@ -23,8 +23,10 @@ from tests.paths import REPOSITORY
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
     """A machine of eight cores on which nothing is really set; what each thread was bound to, by its number."""
     bound: dict[int, set[int]] = {}
-    place = CorePlace("a", tuple((cpu,) for cpu in range(8)))
-    monkeypatch.setattr(cores, "local_core_place", lambda: place)
+    monkeypatch.setattr(cores, "usable_cpus", lambda: range(8))
+    monkeypatch.setattr(
+        cores, "local_core_place", lambda cpus: CorePlace("a", tuple((cpu,) for cpu in sorted(cpus or range(8))))
+    )
     monkeypatch.setattr(cores, "set_thread_count", lambda count, has_room: None)
     monkeypatch.setattr(cores, "_pin", lambda cpus: bound.update({threading.get_ident(): set(cpus)}) or True)
     return bound
@@ -60,6 +62,15 @@ def test_the_option_beats_the_variable_and_both_the_default(
         assert (one.thread_count, one.source, len(one.share.cpus)) == (count, source, 4), (
             "pinned to the share all the same"
         )
+
+
+def test_ranks_divide_the_cores_near_their_gpus(machine: dict[int, set[int]]) -> None:
+    near = ((0, 1, 2, 3), (4, 5, 6, 7), (4, 5, 6, 7), (90, 91))  # the last GPU's are not for this job
+    found = run_threads(3, lambda communicator: take_cores(communicator, near=near[communicator.rank], environ={}))[0]
+    assert [one.share.cpus for one in found] == [(0, 1, 2, 3), (4, 5), (6, 7)]
+    assert sorted(machine.values(), key=min) == [{0, 1, 2, 3}, {4, 5}, {6, 7}]
+    found = run_threads(2, lambda communicator: take_cores(communicator, near=near[3], environ={}))[0]
+    assert [one.share.cpus for one in found] == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 def test_nobody_is_pinned_who_is_not_to_be(machine: dict[int, set[int]]) -> None:

@@ -156,11 +156,10 @@ def test_one_rank_has_no_link(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_before_training_only_what_nobody_has_tested_is_tested(
-    hardware: Hardware, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hardware: Hardware, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(device, "GPU_BACKENDS", frozenset({device.BACKEND}))
     hardware.bad[0, 1, DIRECT] = Verdict.HANG
-    machine = device.computing_gpus(None, cpu=False)
+    machine = device.find_machine()
     assert machine.indices == (0, 1, 2, 3)
     plan = link_check.check_before_training(LocalCommunicator(), machine, 1_000_000)
     assert plan is not None
@@ -181,11 +180,8 @@ def test_before_training_the_lowest_rank_of_a_node_tests(hardware: Hardware) -> 
     assert plans == [True, False, True, False]
 
 
-def test_one_gpu_or_the_cpu_needs_no_test(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device.computing_gpus("0,1", cpu=False).gpus == ()  # this version computes on the CPU
-    monkeypatch.setattr(device, "GPU_BACKENDS", frozenset({device.BACKEND}))
-    assert device.computing_gpus(None, cpu=True).gpus == ()
-    for machine in (device.computing_gpus("2", cpu=False), Machine()):
+def test_one_gpu_or_the_cpu_needs_no_test(hardware: Hardware) -> None:
+    for machine in (MACHINE.select([2]), Machine()):
         assert link_check.check_before_training(LocalCommunicator(), machine, 1000) is None
     assert hardware.runs == []
 

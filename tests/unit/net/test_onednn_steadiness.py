@@ -16,10 +16,11 @@ import pytest
 
 from paratrain.backends import create_backend
 from paratrain.backends.onednn.library import Handle, load
+from paratrain.blob import SyncedMemory
 from paratrain.net import Net
 from paratrain.proto import NetParameter, SolverParameter, parse_prototxt
 from paratrain.solvers import NetOptions, Solver, create_solver
-from tests.optional import need_onednn
+from tests.optional import need_bfloat16, need_onednn
 from tests.paths import GOLDEN, REPOSITORY
 
 LENET = (GOLDEN / "nets" / "lenet.prototxt").read_text()
@@ -54,9 +55,9 @@ def _onednn() -> Iterator[None]:
     library.thread_count = before
 
 
-def start(text: str, thread_count: int = 1) -> Solver:
+def start(text: str, thread_count: int = 1, precision: str = "float32") -> Solver:
     """A solver whose net has drawn the same weights and holds the same batch each time."""
-    backend: Any = create_backend("onednn")
+    backend: Any = create_backend("onednn", precision)
     backend.library.thread_count = thread_count
     parameter = SolverParameter(
         base_lr=0.01, lr_policy="fixed", momentum=0.9, random_seed=1, max_iter=10_000, snapshot_after_train=False,
@@ -77,8 +78,11 @@ def state(net: Net) -> bytes:
 
 @pytest.mark.parametrize("text", [LENET, RESIDUAL], ids=["lenet", "residual"])
 @pytest.mark.parametrize("thread_count", [1, 2])
-def test_two_runs_with_the_same_threads_give_the_same_bits(thread_count: int, text: str) -> None:
-    solvers = [start(text, thread_count) for _ in range(2)]
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_runs_with_the_same_threads_give_the_same_bits(precision: str, thread_count: int, text: str) -> None:
+    if precision == "bfloat16":
+        need_bfloat16()
+    solvers = [start(text, thread_count, precision) for _ in range(2)]
     assert load().thread_count == thread_count
     for _ in range(3):
         for solver in solvers:
@@ -135,6 +139,24 @@ def print_growth() -> None:
     print(tracemalloc.get_traced_memory()[0] - before)
 
 
+@pytest.mark.parametrize("text", [LENET, RESIDUAL], ids=["lenet", "residual"])
+def test_nothing_is_allocated_in_bfloat16_after_the_first_steps(text: str) -> None:
+    need_bfloat16()
+    solver = start(text, precision="bfloat16")
+    solver.step(6)
+    gc.collect()
+    handle_count, places = _handle_count(), _places(solver.net)  # a BatchNorm in place has two, in turn
+    tracemalloc.start()
+    solver.step(6)
+    before = tracemalloc.get_traced_memory()[0]
+    solver.step(60)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert (_handle_count(), _places(solver.net)) == (handle_count, places)
+    assert grown < 20_000
+
+
 def test_nets_that_are_gone_leave_nothing() -> None:
     for _ in range(2):
         start(RESIDUAL).step(2)
@@ -148,6 +170,13 @@ def test_nets_that_are_gone_leave_nothing() -> None:
 
 def _resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+
+def _places(net: Net) -> list[int]:
+    """Where the arranged values of blobs lie."""
+    memories = [memory for blob in net.blobs.values() for memory in (blob.data_memory, blob.diff_memory)]
+    kept = [memory.kept_arrangement for memory in memories if isinstance(memory, SyncedMemory)]
+    return [found.array.ctypes.data for found in kept if found is not None]
 
 
 def _handle_count() -> int:

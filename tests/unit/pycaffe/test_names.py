@@ -11,6 +11,7 @@ import pytest
 import paratrain as caffe
 from paratrain import log as log_module
 from paratrain import pycaffe
+from paratrain.pycaffe.modes import new_backend
 from paratrain.solvers import Solver
 
 
@@ -92,11 +93,12 @@ def test_a_timer() -> None:
 
 
 def test_gpu_mode_warns_and_goes_on() -> None:
-    caffe.set_mode_cpu()
-    with pytest.warns(UserWarning, match="computes on the CPU only"):
+    with pytest.warns(UserWarning, match=r"set_mode_gpu\(\): the CPU computes: "):
         caffe.set_mode_gpu()
-    with pytest.warns(UserWarning, match=r"set_device\(0\)"):
+    with pytest.warns(UserWarning, match=r"set_device\(0\): the CPU computes: "):
         caffe.set_device(0)
+    assert new_backend().device is None
+    caffe.set_mode_cpu()
 
 
 def test_layer_types() -> None:

@@ -2,123 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from paratrain.backends import create_backend
 from paratrain.backends.onednn.library import load
-from paratrain.blob import Memory, SyncedMemory
-from paratrain.layers.base import LayerContext
-from paratrain.proto import TEST, TRAIN
-from tests.gradient_check import LayerRun, distinct_values, set_up_layer
+from paratrain.proto import TEST
+from tests.gradient_check import distinct_values
 from tests.optional import need_onednn
-
-Array = npt.NDArray[Any]
-LAYOUTS = ["blocked", "last", "plain", "mixed"]
+from tests.unit.layers.onednn.arranged import LAYOUTS, PADDED, SHAPE, images, run_both, stays_arranged
 
 
 @pytest.fixture(autouse=True)
 def _onednn() -> None:
     need_onednn()
-
-
-def arrange(memory: Memory, shape: tuple[int, ...], layout_name: str, backend: Any) -> None:
-    """Move the values of a memory into a layout: the plain array is out of date then."""
-    from paratrain.backends.onednn.arranged import ArrangedArray
-    from paratrain.backends.onednn.layout import Layout
-
-    assert isinstance(memory, SyncedMemory)
-    if layout_name == "plain":
-        return
-    found = backend.library
-    layout = Layout.blocked(found, shape, 16) if layout_name == "blocked" else Layout.channels_last(found, shape)
-    assert layout is not None
-    arranged = ArrangedArray(backend.arranger, layout)
-    backend.arranger.reorder(memory.host().copy(), backend.arranger.plain(shape), arranged.array, layout)
-    memory.arrange(arranged)
-    memory._host = np.full(memory.count, np.nan, memory.dtype)  # whoever reads it without asking is found out
-
-
-def layout_at(layout_name: str, index: int) -> str:
-    return ("blocked", "last", "plain")[index % 3] if layout_name == "mixed" else layout_name
-
-
-def run_both(
-    layer: str,
-    bottoms: Sequence[Array],
-    layout_name: str,
-    *,
-    in_place: bool = False,
-    propagate: Sequence[bool] | None = None,
-    phase: Any = TRAIN,
-    top_count: int | None = None,
-    passes: int = 2,
-) -> LayerRun:
-    """Compare two forward and backward passes of a layer on both backends; return the run on oneDNN."""
-    propagate = [True] * len(bottoms) if propagate is None else list(propagate)
-    backends = [create_backend("numpy"), create_backend("onednn")]
-    runs = [
-        set_up_layer(
-            layer, bottoms, in_place=in_place, top_count=top_count,
-            context=LayerContext(backend=backend, phase=phase, dtype=np.float32, seed=3),
-        )
-        for backend in backends
-    ]  # fmt: skip
-    random = np.random.default_rng(5)
-    for blobs in zip(*[run.layer.blobs for run in runs], strict=True):
-        values, diffs = random.uniform(0.5, 1.5, blobs[0].shape), random.normal(size=blobs[0].shape)
-        for blob in blobs:
-            blob.data[...], blob.diff[...] = values, diffs
-    for number in range(passes):
-        for index, values in enumerate(bottoms):
-            for run, backend in zip(runs, backends, strict=True):
-                run.bottoms[index].data[...] = values * (1 + number)
-                if backend.name == "onednn":
-                    arrange(run.bottoms[index].data_memory, values.shape, layout_at(layout_name, index), backend)
-        for run in runs:
-            run.layer.forward(run.bottoms, run.tops)
-        for index, tops in enumerate(zip(*[run.tops for run in runs], strict=True)):
-            close(tops[1].read_data(None), tops[0].read_data(None), f"top {index}")
-            diff = random.normal(size=tops[0].shape)
-            for top, backend in zip(tops, backends, strict=True):
-                top.diff[...] = diff
-                if backend.name == "onednn":
-                    arrange(top.diff_memory, top.shape, layout_at(layout_name, index + number), backend)
-        for run in runs:
-            for bottom, down in zip(run.bottoms, propagate, strict=True):
-                if not down and not in_place:
-                    bottom.diff[...] = 7
-            run.layer.backward(run.tops, propagate, run.bottoms)
-        for index, blobs in enumerate(zip(*[run.bottoms for run in runs], strict=True)):
-            if propagate[index] or not in_place:
-                close(blobs[1].read_diff(None), blobs[0].read_diff(None), f"bottom {index}")
-        for index, blobs in enumerate(zip(*[run.layer.blobs for run in runs], strict=True)):
-            close(blobs[1].data, blobs[0].data, f"values of blob {index}")
-            close(blobs[1].diff, blobs[0].diff, f"gradient of blob {index}")
-    return runs[1]
-
-
-def close(found: Array, expected: Array, what: str) -> None:
-    largest = max(float(np.abs(expected).max()), 1e-3)
-    np.testing.assert_allclose(found / largest, expected / largest, rtol=0, atol=2e-5, err_msg=what)
-
-
-def stays_arranged(run: LayerRun) -> bool:
-    """Whether what the layer has written lies arranged: nothing was computed on plain arrays."""
-    written = [blob.data_memory for blob in run.tops] + [blob.diff_memory for blob in run.bottoms]
-    return all(memory.arrangement is not None for memory in written)
-
-
-def images(*shapes: tuple[int, ...], seed: int = 1) -> list[Array]:
-    random = np.random.default_rng(seed)
-    return [random.normal(1, 2, size=shape).astype(np.float32) for shape in shapes]
-
-
-SHAPE, PADDED = (2, 32, 5, 3), (3, 20, 4, 3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -228,6 +127,9 @@ def test_value_by_value(layer: str, in_place: bool, layout: str) -> None:
         (3, "num_output: 5 kernel_size: 3 stride: 2 bias_term: false"),
         (8, "num_output: 8 group: 8 kernel_size: 4 stride: 2 pad: 1"),
         (32, "num_output: 32 group: 2 kernel_h: 1 kernel_w: 3 dilation: 2"),
+        (16, "num_output: 3 kernel_size: 4 stride: 2 pad: 1"),  # a bias for so few channels is added by itself
+        (4, "num_output: 21 kernel_size: 4 stride: 2 pad: 1"),
+        (3, "num_output: 1 kernel_size: 3 pad: 1"),
     ],
 )
 def test_deconvolution(channels: int, settings: str, layout: str) -> None:

@@ -35,9 +35,23 @@ class AppliesReLU(Layer):
         self.applies_relu = False
         """Whether the next forward pass is to compute it. The net says so, since it knows what will run."""
 
-    def take_relu(self, can_apply: bool) -> float | None:
-        """Return the negative slope of the ReLU that this pass is to end in, None where there is none, and tell its layer."""
+    def take_relu(self, can_apply: bool, *, with_backward: bool = False) -> float | None:
+        """Return the negative slope of the ReLU that this pass is to end in, None where there is none, and tell its layer.
+
+        ``with_backward``: this layer is going to compute the ReLU's backward pass as well, if :attr:`relu_left` says so then.
+        """
         if self.relu is None:
             return None
         self.relu.is_applied = self.applies_relu and can_apply
+        self.relu.leaves_backward = self.relu.is_applied and with_backward
         return self.relu.fused_slope if self.relu.is_applied else None
+
+    @property
+    def relu_left(self) -> FusedReLU | None:
+        """In backward: the ReLU whose backward pass this layer has to compute before its own; None where there is none."""
+        return self.relu if self.relu is not None and self.relu.leaves_backward else None
+
+    def leave_relu(self) -> None:
+        """Make the ReLU compute its own backward pass, since not both layers are about to run."""
+        if self.relu is not None:
+            self.relu.leaves_backward = False

@@ -1,0 +1,218 @@
+"""Running the sections of scripts/gpu-check and scripts/gpu-bench: a process and a time limit for each."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from machine import REPOSITORY
+
+__all__ = ["Outcome", "Section", "free_bytes", "run_sections", "why_no_gpu"]
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+_LEAST_S = 5.0
+_SHARE_OF_FREE = 0.8
+"""How much of the memory that is free at the start all processes of a moment may take together."""
+_KILL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a check, run as ``python COMMAND --out FILE`` from the folder benchmarks."""
+
+    name: str
+    command: tuple[str, ...]
+    limit_s: float
+    is_alone: bool = False
+    """Nothing else may run on the GPU: it is timed, or prepares what others need."""
+    needs: tuple[str, ...] = ()
+    """Modules without which it is skipped, and programs: ``$mpirun``."""
+
+
+@dataclass
+class Outcome:
+    """How a section ended: OK, FAILED or skipped, and what it found."""
+
+    name: str
+    status: str
+    seconds: float = 0.0
+    reason: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """One line: name, status, seconds, and what was wrong or how many goals were missed."""
+        wrong = [row for row in self.rows if row.get("is_right") is False]
+        missed = sum(row.get("is_reached") is False for row in self.rows)
+        rest = self.reason or (f"{wrong[0]['what']}: {wrong[0]['found']}" if wrong else "")
+        if len(wrong) > 1:
+            rest += f" (and {len(wrong) - 1} more)"
+        if missed:
+            rest += f"{'; ' if rest else ''}goals missed: {missed}"
+        return f"{self.name:<22} {self.status:<8}{self.seconds:6.1f} s  {rest}".rstrip()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+def why_no_gpu() -> str | None:
+    """Why no GPU can be computed on here; None where one can. Asked in a process of its own, which ends again."""
+    program = "from paratrain import gpu; print(gpu.problem() or '')"
+    done = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["paratrain cannot be loaded"])[-1]
+    return done.stdout.strip() or None
+
+
+def free_bytes() -> int:
+    """The memory of the GPU that nobody has taken."""
+    program = "from paratrain import gpu; print(gpu.library().cuda.runtime.memGetInfo()[0])"
+    done = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def run_sections(
+    sections: Sequence[Section], folder: Path, *, total_s: float, jobs: int, report: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Run all sections and return how they ended, in their order. ``folder`` gets ``NAME.log`` and ``NAME.json`` of each.
+
+    Neighbours that need not be alone run ``jobs`` at a time. What has not begun after ``total_s`` is skipped, and what still
+    runs then is ended. ``report`` is called with each outcome as soon as it is known, by one thread at a time.
+    """
+    stop, lock = time.monotonic() + total_s, threading.Lock()
+    budget = int(_SHARE_OF_FREE * free_bytes())
+
+    def run(section: Section) -> Outcome:
+        share = budget if section.is_alone else budget // jobs
+        outcome = _run(section, folder, stop, _environment(share))
+        with lock:
+            report(outcome)
+        return outcome
+
+    outcomes: list[Outcome] = []
+    for group in _groups(sections):
+        with ThreadPoolExecutor(jobs) as pool:
+            outcomes += pool.map(run, group)
+    return outcomes
+
+
+def _groups(sections: Sequence[Section]) -> Iterator[list[Section]]:
+    """Each section that must be alone, and between them those that may run side by side."""
+    together: list[Section] = []
+    for section in sections:
+        if section.is_alone:
+            yield together
+            together = []
+            yield [section]
+        else:
+            together.append(section)
+    yield together
+
+
+def _missing(section: Section) -> str:
+    for need in section.needs:
+        if need.startswith("$"):
+            beside = Path(sys.executable).with_name(need[1:])
+            if not beside.exists() and shutil.which(need[1:]) is None:
+                return f"no {need[1:]} on the path"
+        elif importlib.util.find_spec(need) is None:
+            return f"{need} is not installed"
+    return ""
+
+
+def _run(section: Section, folder: Path, stop: float, environment: dict[str, str]) -> Outcome:
+    missing, left_s = _missing(section), stop - time.monotonic()
+    if missing or left_s < _LEAST_S:
+        return Outcome(section.name, "skipped", 0.0, missing or "the time is over (--minutes)")
+    limit_s = min(section.limit_s, left_s)
+    found_file, log = folder / f"{section.name}.json", folder / f"{section.name}.log"
+    found_file.unlink(missing_ok=True)
+    command = [sys.executable, *section.command, "--out", str(found_file)]
+    begin = time.monotonic()
+    with log.open("w", encoding="utf-8") as written:
+        process = subprocess.Popen(
+            command,
+            cwd=BENCHMARKS,
+            env={**environment, "PARATRAIN_SECTION_S": f"{limit_s:.0f}"},
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit_s)
+            reason = _reason(code)
+        except subprocess.TimeoutExpired:
+            code, reason = 1, f"did not end within {limit_s:.0f} s"
+        finally:
+            _end(process)
+    found = _read(found_file)
+    if found["skipped"]:
+        return Outcome(section.name, "skipped", time.monotonic() - begin, found["skipped"])
+    is_wrong = any(row.get("is_right") is False for row in found["rows"])
+    status = "FAILED" if code or is_wrong or not found["rows"] else "OK"
+    if status == "FAILED" and not is_wrong:
+        reason = f"{reason or 'it found nothing'}; see {log.name}: {_last_line(log)}"
+    elif code in (0, 1) and is_wrong and not reason.startswith("did not"):
+        reason = ""  # the row says more
+    return Outcome(section.name, status, time.monotonic() - begin, reason, found["rows"], found["notes"])
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return f"exit code {code}" if code else ""
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """End what is left of the section: its process group, first with the chance to clean up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        if process.poll() is not None:
+            time.sleep(0.1)
+            continue
+        try:
+            process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"rows": [], "notes": {}, "skipped": ""}
+    try:
+        return {**nothing, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError):
+        return nothing
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def _environment(memory_bytes: int | None = None) -> dict[str, str]:
+    given = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    path = os.pathsep.join([*given, str(REPOSITORY)])
+    found = {"OMP_NUM_THREADS": "4", **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    if memory_bytes is not None:
+        found["CUPY_GPU_MEMORY_LIMIT"] = str(memory_bytes)  # CuPy's pools keep to it
+    return found

@@ -1,0 +1,179 @@
+"""Time whole training steps of a net on the GPU, beside PyTorch on the same net and batch in the same run.
+
+    python benchmarks/gpu_step.py lenet [--batch 64] [--precisions float32,tf32,bfloat16] [--peers eager,...] [--out FILE]
+
+A step is: clear the gradients, forward, backward, SGD with momentum and weight decay. Random data lie on the GPU, on both sides.
+Steps are timed in blocks of some tenths of a second, with the GPU idle before and after each; counted is the median of the
+blocks, after a warm-up. Each side runs in a process of its own, one after the other. Peers: ``eager`` (channels last),
+``eager-plain`` (channels second), and ``compile``, ``reduce-overhead`` and ``max-autotune`` (modes of torch.compile, channels
+last); all of them with cuDNN's benchmark mode and fused SGD. The quickest is what paratrain is compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpu_findings import Findings
+from gpu_nets import NETS, make_solver, net_file, recording_message
+from machine import REPOSITORY
+
+PEER = REPOSITORY / "benchmarks" / "peers" / "torch_net.py"
+PEERS = {
+    "eager": ["--channels-last"],
+    "eager-plain": [],
+    "compile": ["--channels-last", "--compile", "default"],
+    "reduce-overhead": ["--channels-last", "--compile", "reduce-overhead"],
+    "max-autotune": ["--channels-last", "--compile", "max-autotune"],
+}
+
+
+def time_blocks(step: Callable[[], object], wait: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Median, least and most milliseconds of a step, in blocks that fill ``seconds`` after a warm-up of half as long."""
+
+    def block(count: int) -> float:
+        wait()
+        begin = time.perf_counter()
+        for _ in range(count):
+            step()
+        wait()
+        return (time.perf_counter() - begin) / count
+
+    for _ in range(4):  # memory is taken, kernels are chosen, the step is recorded
+        step()
+    one, stop = block(1), time.perf_counter() + seconds / 2
+    while time.perf_counter() < stop:
+        one = block(max(1, int(0.02 / one)))
+    count, times = max(1, int(seconds / 10 / one)), list[float]()
+    stop = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < stop:
+        times.append(block(count))
+    times.sort()
+    return {"ms": times[len(times) // 2] * 1e3, "least_ms": times[0] * 1e3, "most_ms": times[-1] * 1e3, "blocks": len(times)}
+
+
+def time_own(name: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Time paratrain in this process."""
+    from paratrain import gpu
+
+    pool = gpu.library().get_default_memory_pool()
+    pool.free_all_blocks()
+    with recording_message() as said:
+        solver = make_solver(name, precision, batch, NETS[name][1])
+        found: dict[str, Any] = dict(time_blocks(lambda: solver.step(1), solver.net.context.backend.synchronize, seconds))
+    found |= {"gigabytes": pool.total_bytes() / 1e9, "recorded": "; ".join(said)}
+    solver.close()
+    return found
+
+
+def own_side(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Run paratrain's side in a process of its own; return what it found for each precision, or what went wrong."""
+    words = ["--batch", str(options.batch), "--precisions", options.precisions, "--seconds", str(options.seconds)]
+    return _results([sys.executable, __file__, options.net, "--worker", *words], options)
+
+
+def peer_side(options: argparse.Namespace, peer: str) -> dict[str, dict[str, Any]]:
+    """The same of PyTorch."""
+    words = ["--batch", str(options.batch), "--shape", NETS[options.net][1], "--dtype", options.precisions]
+    words += ["--device", "cuda", "--seconds", str(options.seconds), *PEERS[peer]]
+    limit = os.environ.get("CUPY_GPU_MEMORY_LIMIT", "")
+    if limit.isdecimal():
+        words += ["--memory-limit", limit]
+    return _results([options.peer_python, str(PEER), net_file(options.net), *words], options)
+
+
+def _results(command: list[str], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.limit, check=False)
+        printed, problem = done.stdout, f"exit code {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        printed = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        problem = f"did not end within {options.limit:.0f} s"
+    for line in printed.splitlines():
+        if line.startswith("{"):
+            values = json.loads(line)
+            found[values.pop("precision")] = values
+    for precision in options.precisions.split(","):
+        found.setdefault(precision, {"problem": problem})
+    return found
+
+
+def compare(findings: Findings, options: argparse.Namespace) -> None:
+    """Time all sides, and add a row for each precision and each peer."""
+    goal, wanted = NETS[options.net][2], [peer for peer in options.peers.split(",") if peer]
+    sides = {"paratrain": own_side(options)}
+    _keep(findings, options, sides)
+    for peer in wanted:
+        sides[f"PyTorch {peer}"] = peer_side(options, peer)
+        _keep(findings, options, sides)
+    own = sides.pop("paratrain")
+    for precision, found in own.items():
+        what = f"{options.net}, {options.batch}, {precision}"
+        if "ms" not in found:
+            findings.check(what, False, asked="a time", found=found["problem"])
+            continue
+        per_s = 1e3 / found["ms"]
+        text = f"{found['ms']:.3f} ms, {per_s:,.1f} steps/s, {per_s * options.batch:,.0f} img/s, {found['gigabytes']:.2f} GB"
+        findings.check(what, True, found=text)
+        others = {name: side[precision] for name, side in sides.items()}
+        for name, other in others.items():
+            findings.goal(f"{what}: {name}", None, found=_peer_text(other, options.batch))
+        times = {name: other["ms"] for name, other in others.items() if "ms" in other}
+        if times:
+            best = min(times, key=lambda name: times[name])
+            ratio = times[best] / found["ms"]
+            findings.goal(f"{what}: beside {best}", ratio >= goal, asked=f"{goal:g} times", found=f"{ratio:.2f} times")
+
+
+def _peer_text(found: dict[str, Any], batch: int) -> str:
+    if "ms" not in found:
+        return str(found["problem"])
+    return f"{found['ms']:.3f} ms, {1e3 / found['ms'] * batch:,.0f} img/s, {found['gigabytes']:.2f} GB"
+
+
+def _keep(findings: Findings, options: argparse.Namespace, sides: dict[str, dict[str, dict[str, Any]]]) -> None:
+    findings.note("steps", {"net": options.net, "batch": options.batch, "sides": sides})
+
+
+def work(options: argparse.Namespace) -> None:
+    """Paratrain's side: print a line of JSON for each precision."""
+    for precision in options.precisions.split(","):
+        try:
+            found = time_own(options.net, precision, options.batch, options.seconds)
+        except Exception as error:  # a full GPU in one precision leaves the others
+            found = {"problem": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"precision": precision, **found}), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("net", choices=tuple(NETS))
+    parser.add_argument("--batch", type=int, help="images of a step (default: that of the table)")
+    parser.add_argument("--precisions", default="float32,tf32,bfloat16")
+    parser.add_argument("--peers", default="eager", help=f"of {', '.join(PEERS)}; none without PyTorch")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long each is timed")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a side is given up")
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.batch = options.batch or NETS[options.net][0]
+    if options.worker:
+        work(options)
+        return 0
+    findings = Findings(options.out)
+    with findings.trying(options.net):
+        compare(findings, options)
+    return findings.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+// Local response normalization, across channels and within each.
+//
+//     s_i = k + factor * sum of x_j^2 over the window around i;   y_i = x_i s_i^-beta
+//     dx_i = dy_i s_i^-beta - 2 factor beta x_i * sum of r_j over the window around i,   r_j = dy_j x_j s_j^-(beta + 1)
+//
+// Nothing is kept from forward to backward: s is made again of the bottom, which backward reads anyway. Reading and writing a
+// kept s would cost more than adding a few squares, of values that are in the cache. Sums are made anew for each window, not
+// carried along, and always in the same order.
+
+// s^-beta; for the usual 3/4 by a reciprocal square root and its root, which are as exact and much quicker.
+__device__ __forceinline__ ACCUMULATE inverse_power(ACCUMULATE s, ACCUMULATE beta) {
+    if (beta == ACCUMULATE(0.75)) {
+        const ACCUMULATE root = rsqrt(s);
+        return root * sqrt(root);
+    }
+    return pow(s, -beta);
+}
+
+// Any window, in any order of the values: it reaches `reach` places to both sides on each of two axes. Of an axis it is told how
+// many places it has and how far apart they lie; an axis of 1 place stands for none. Threads follow the order of the values.
+#define AXES int places, int step, int other_places, int other_step, int reach
+#define THESE_AXES                                                                                                               \
+    Axes {                                                                                                                       \
+        places, step, other_places, other_step, reach                                                                            \
+    }
+
+struct Axes {
+    int places, step, other_places, other_step, reach;
+};
+
+// What lies within reach of value i: from `first` to `last`, included, on each axis, counted from i.
+struct Around {
+    int first, last, other_first, other_last;
+};
+
+__device__ __forceinline__ Around around(unsigned i, const Axes& axes) {
+    const int place = i / unsigned(axes.step) % unsigned(axes.places);
+    const int other = i / unsigned(axes.other_step) % unsigned(axes.other_places);
+    Around result;
+    result.first = -min(axes.reach, place);
+    result.last = min(axes.reach, axes.places - 1 - place);
+    result.other_first = -min(axes.reach, other);
+    result.other_last = min(axes.reach, axes.other_places - 1 - other);
+    return result;
+}
+
+__device__ __forceinline__ ACCUMULATE scale_at(const STORAGE* x, int i, const Around& a, const Axes& axes, ACCUMULATE k,
+                                               ACCUMULATE factor) {
+    ACCUMULATE sum = 0;
+    for (int one = a.first; one <= a.last; ++one) {
+        for (int other = a.other_first; other <= a.other_last; ++other) {
+            const ACCUMULATE value = load(x[i + one * axes.step + other * axes.other_step]);
+            sum += value * value;
+        }
+    }
+    return k + factor * sum;
+}
+
+extern "C" __global__ void window_forward(int count, const STORAGE* x, STORAGE* y, AXES, ACCUMULATE k, ACCUMULATE factor,
+                                          ACCUMULATE beta) {
+    const Axes axes = THESE_AXES;
+    FOR_EACH(i, count) {
+        const ACCUMULATE s = scale_at(x, i, around(i, axes), axes, k, factor);
+        store(y[i], load(x[i]) * inverse_power(s, beta));
+    }
+}
+
+// r, see above. Backward is two kernels, this and the next, where a block cannot have all of a window to itself.
+extern "C" __global__ void window_ratios(int count, const STORAGE* x, const STORAGE* dy, ACCUMULATE* ratios, AXES, ACCUMULATE k,
+                                         ACCUMULATE factor, ACCUMULATE beta) {
+    const Axes axes = THESE_AXES;
+    FOR_EACH(i, count) {
+        const ACCUMULATE s = scale_at(x, i, around(i, axes), axes, k, factor);
+        ratios[i] = load(dy[i]) * load(x[i]) * inverse_power(s, beta) / s;
+    }
+}
+
+extern "C" __global__ void window_backward(int count, const STORAGE* x, const STORAGE* dy, const ACCUMULATE* ratios, STORAGE* dx,
+                                           AXES, ACCUMULATE k, ACCUMULATE factor, ACCUMULATE beta) {
+    const Axes axes = THESE_AXES;
+    FOR_EACH(i, count) {
+        const Around a = around(i, axes);
+        const ACCUMULATE s = scale_at(x, i, a, axes, k, factor);
+        ACCUMULATE sum = 0;
+        for (int one = a.first; one <= a.last; ++one) {
+            for (int other = a.other_first; other <= a.other_last; ++other) {
+                sum += ratios[i + one * axes.step + other * axes.other_step];
+            }
+        }
+        store(dx[i], load(dy[i]) * inverse_power(s, beta) - 2 * factor * beta * load(x[i]) * sum);
+    }
+}
+
+// Across channels where they come last: a block takes TILE neighbouring values, whatever pixels they belong to, and some more on
+// both sides, so that it reads x and dy once and keeps the rest to itself. Grid: any number of blocks of 256 threads. Dynamic
+// shared memory: forward TILE + 2 reach, backward 2 (TILE + 4 reach) values of ACCUMULATE. A window ends where its pixel ends.
+enum { TILE = 1024 };
+
+// values[p] = x[start + p] for p below length, 0 where there is no such value. All threads of the block have it afterwards.
+__device__ __forceinline__ void load_tile(int count, const STORAGE* x, ACCUMULATE* values, int start, int length) {
+    for (int p = threadIdx.x; p < length; p += blockDim.x) {
+        const int i = start + p;
+        values[p] = i >= 0 && i < count ? load(x[i]) : ACCUMULATE(0);
+    }
+    __syncthreads();
+}
+
+extern "C" __global__ void channels_last_forward(int count, const STORAGE* x, STORAGE* y, int channels, int reach, ACCUMULATE k,
+                                                 ACCUMULATE factor, ACCUMULATE beta) {
+    extern __shared__ double shared[];
+    ACCUMULATE* const values = reinterpret_cast<ACCUMULATE*>(shared);
+    const int tiles = (count - 1) / TILE + 1;
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int start = tile * TILE - reach;
+        load_tile(count, x, values, start, TILE + 2 * reach);
+        for (int p = threadIdx.x + reach; p < TILE + reach && start + p < count; p += blockDim.x) {
+            const int channel = static_cast<unsigned>(start + p) % channels;
+            ACCUMULATE sum = 0;
+            for (int d = -min(reach, channel); d <= min(reach, channels - 1 - channel); ++d) {
+                sum += values[p + d] * values[p + d];
+            }
+            store(y[start + p], values[p] * inverse_power(k + factor * sum, beta));
+        }
+        __syncthreads();
+    }
+}
+
+extern "C" __global__ void channels_last_backward(int count, const STORAGE* x, const STORAGE* dy, STORAGE* dx, int channels,
+                                                  int reach, ACCUMULATE k, ACCUMULATE factor, ACCUMULATE beta) {
+    extern __shared__ double shared[];
+    const int length = TILE + 4 * reach, tiles = (count - 1) / TILE + 1;
+    ACCUMULATE* const values = reinterpret_cast<ACCUMULATE*>(shared);
+    ACCUMULATE* const shares = values + length;  // dy s^-(beta + 1)
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int start = tile * TILE - 2 * reach;
+        load_tile(count, x, values, start, length);
+        for (int p = threadIdx.x + reach; p < length - reach; p += blockDim.x) {
+            const int i = start + p;
+            ACCUMULATE share = 0;
+            if (i >= 0 && i < count) {
+                const int channel = static_cast<unsigned>(i) % channels;
+                ACCUMULATE sum = 0;
+                for (int d = -min(reach, channel); d <= min(reach, channels - 1 - channel); ++d) {
+                    sum += values[p + d] * values[p + d];
+                }
+                const ACCUMULATE s = k + factor * sum;
+                share = load(dy[i]) * inverse_power(s, beta) / s;
+            }
+            shares[p] = share;
+        }
+        __syncthreads();
+        for (int p = threadIdx.x + 2 * reach; p < TILE + 2 * reach && start + p < count; p += blockDim.x) {
+            const int channel = static_cast<unsigned>(start + p) % channels;
+            ACCUMULATE sum = 0, squares = 0;
+            for (int d = -min(reach, channel); d <= min(reach, channels - 1 - channel); ++d) {
+                sum += shares[p + d] * values[p + d];
+                squares += values[p + d] * values[p + d];
+            }
+            // The share times s is what dx has of dy: the power need not be taken twice.
+            store(dx[start + p], shares[p] * (k + factor * squares) - 2 * factor * beta * values[p] * sum);
+        }
+        __syncthreads();
+    }
+}

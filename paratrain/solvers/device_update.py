@@ -1,0 +1,148 @@
+"""The update of flat arrays on a device: one launch for all of them, and at most one wait."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from paratrain.backends import Backend
+from paratrain.backends.base import MOST_ADDED, UpdateRule
+from paratrain.backends.update_rules import DeviceUpdate, Regularization
+from paratrain.net import Parameters
+from paratrain.proto import SolverParameter
+from paratrain.solvers.local_rates import wants_local_rates
+from paratrain.solvers.runs import Run, find_runs
+from paratrain.solvers.update import ComputeUpdateValue, FlatUpdate, Norms
+
+__all__ = ["DeviceFlatUpdate", "create_flat_update"]
+
+
+class DeviceFlatUpdate(FlatUpdate):
+    """The update of a solver whose every step has a rule, by a backend that makes it on its device.
+
+    Where one rank updates all, and no layer-wise rates are asked for, the device measures the gradient and acts on what it
+    finds; the host learns of it in :meth:`finish`, the only wait of the update. Otherwise the host reads the norms before.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        backend: Backend,
+        settings: SolverParameter,
+        history_count: int,
+        on_device: DeviceUpdate,
+        *,
+        decoupled_decay: bool = False,
+    ) -> None:
+        super().__init__(parameters, backend, settings, history_count, decoupled_decay=decoupled_decay)
+        self._regularization = Regularization(settings.regularization_type == "L1", decoupled_decay)
+        self._on_device = on_device
+        self._has_rule = self._keeps_updates = self._measures = self._is_unread = False
+        self.losses_to_note: Sequence[Any] = ()
+        """Arrays with the losses of the pass before, which nobody has read yet: the next step notes them, and leaves everything
+        as it is unless they are finite."""
+        self.noted_losses: tuple[float, ...] = ()
+        """What they were, known after :meth:`finish`."""
+
+    @property
+    def may_note_losses(self) -> bool:
+        """Whether nobody needs to know the loss before the update is launched."""
+        return self.local_rates is None and not self.shares.is_spread
+
+    def measure(self, *, looks: bool = False) -> Norms:
+        if not (looks or self.needs_all_gradients) or self.shares.is_spread or self.local_rates is not None:
+            return super().measure(looks=looks)
+        return Norms(are_left_to_update=True)
+
+    def _sum_products(self, runs: Sequence[Run], pairs: Sequence[tuple[Any, Any]]) -> list[list[float]]:
+        ranges = [
+            [
+                (max(run.start, start), min(run.stop, stop))
+                for start, stop in self.shares.owned
+                if max(run.start, start) < min(run.stop, stop)
+            ]
+            for run in runs
+        ]
+        totals = self._on_device.sum_products(ranges, pairs)
+        self.shares.sum(totals)
+        found: list[list[float]] = totals.tolist()
+        return found
+
+    def is_gradient_finite(self) -> bool:
+        """Whether all of the gradient that this rank owns is finite, by a pass over it and a wait."""
+        diff = self._values(self._parameters.diff)
+        [[total]] = self._on_device.sum_products([self.shares.owned], [(diff, diff)])
+        return not math.isnan(total)
+
+    def _begin_fused(self, rule: UpdateRule | None, norms: Norms, *, keeps_updates: bool) -> None:
+        self._has_rule = rule is not None and len(self.shares.gradients or ()) <= MOST_ADDED
+        self._keeps_updates, self._measures, self._is_unread = keeps_updates, norms.are_left_to_update, False
+        if rule is None or not self._has_rule:
+            assert not self._measures, "the solver has a rule in every step"
+            super()._begin_fused(None, norms, keeps_updates=keeps_updates)
+            return
+        self._on_device.prepare(
+            rule,
+            [self._rates[run] for run in self.runs],
+            [self._weight_decay * run.decay_mult for run in self.runs],
+            scale=self._scale,
+            limit=self._settings.clip_gradients if self._measures else -1.0,
+            unscale=1.0 / self.loss_scale,
+        )
+        if self.losses_to_note:
+            self._on_device.note_losses(self.losses_to_note)
+        if self._measures:
+            self._on_device.measure(self._values(self._parameters.diff), self.shares.owned)
+
+    def update(
+        self,
+        compute_update_value: ComputeUpdateValue,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        guarded: bool = False,
+    ) -> bool:
+        """As :meth:`FlatUpdate.update`, but whether the gradient was finite is known when :meth:`finish` says it."""
+        if not self._has_rule:
+            return super().update(compute_update_value, start, stop, guarded=guarded)
+        own_diff = (self._array if self._keeps_updates else self._values)(self._parameters.diff)
+        self._on_device.run(
+            start,
+            self.count if stop is None else stop,
+            self._array(self._parameters.data),
+            self.shares.gradients or [own_diff],
+            [self._array(memory) for memory in self.history],
+            self._regularization,
+            kept=own_diff if self._keeps_updates else None,
+            guarded=guarded and not self._measures,
+        )
+        self._is_unread |= guarded or self._measures or bool(self.losses_to_note)
+        return True
+
+    def finish(self) -> bool:
+        if not self._is_unread:
+            return True
+        outcome, limit = self._on_device.outcome(), self._settings.clip_gradients
+        self._is_unread = False
+        self.noted_losses, self.losses_to_note = outcome.losses[: len(self.losses_to_note)], ()
+        if self._measures and outcome.is_finite and 0 <= limit < outcome.norm:
+            self.clipped_norm = outcome.norm
+        return outcome.is_finite
+
+
+def create_flat_update(
+    parameters: Parameters,
+    backend: Backend,
+    settings: SolverParameter,
+    history_count: int,
+    *,
+    decoupled_decay: bool,
+    has_rules: bool,
+) -> FlatUpdate:
+    """Return the update of a solver on this backend; ``has_rules`` says that it has a rule for every step."""
+    runs = find_runs(parameters.learning, apart=wants_local_rates(settings))
+    on_device = backend.device_update([run.stop for run in runs], parameters.data.dtype) if has_rules else None
+    if on_device is None:
+        return FlatUpdate(parameters, backend, settings, history_count, decoupled_decay=decoupled_decay)
+    return DeviceFlatUpdate(parameters, backend, settings, history_count, on_device, decoupled_decay=decoupled_decay)

@@ -1,0 +1,131 @@
+"""The simulated GPUs: how many, how large, which is current in a thread, and which reach which.
+
+SIMULATED_GPUS (1): how many; with 0 there is no driver. SIMULATED_GPU_BYTES (4 GiB): the memory of each.
+SIMULATED_GPU_PEERS (1): whether they reach one another's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from simulated.errors import CUDARuntimeError
+
+__all__ = [
+    "bus_id",
+    "can_access",
+    "check_device",
+    "current",
+    "device_count",
+    "enable_peer",
+    "properties",
+    "select",
+    "total_bytes",
+]
+
+_local = threading.local()
+_peers: set[tuple[int, int]] = set()
+
+
+def device_count() -> int:
+    """Raises CUDARuntimeError where there is none."""
+    count = int(os.environ.get("SIMULATED_GPUS", "1"))
+    if count == 0:
+        raise CUDARuntimeError(35)
+    return count
+
+
+def check_device(device: int) -> int:
+    """Return the number; raises CUDARuntimeError where there is no such device."""
+    if not 0 <= device < device_count():
+        raise CUDARuntimeError(101)
+    return int(device)
+
+
+def current() -> int:
+    """The device of this thread."""
+    device: int | None = getattr(_local, "device", None)
+    if device is None:
+        device_count()
+        device = _local.device = 0
+    return device
+
+
+def select(device: int) -> None:
+    _local.device = check_device(device)
+
+
+def total_bytes() -> int:
+    return int(os.environ.get("SIMULATED_GPU_BYTES", 4 << 30))
+
+
+def bus_id(device: int) -> str:
+    return f"0000:{16 * (check_device(device) + 1) + 11:02X}:00.0"
+
+
+def can_access(device: int, peer: int) -> bool:
+    """Whether it can be allowed."""
+    return check_device(device) != check_device(peer) and os.environ.get("SIMULATED_GPU_PEERS", "1") == "1"
+
+
+def enable_peer(device: int, peer: int) -> None:
+    if not can_access(device, peer):
+        raise CUDARuntimeError(101 if device == peer else 217)
+    if (device, peer) in _peers:
+        raise CUDARuntimeError(704)
+    _peers.add((device, peer))
+
+
+def disable_peer(device: int, peer: int) -> None:
+    if (device, peer) not in _peers:
+        raise CUDARuntimeError(705)
+    _peers.remove((device, peer))
+
+
+def reaches(device: int, other: int) -> bool:
+    """Whether kernels on the one may use the memory of the other."""
+    return device == other or (device, other) in _peers
+
+
+def properties(device: int) -> dict[str, Any]:
+    """The values that cudaGetDeviceProperties gives, as CuPy names them; few processors, so that kernels walk in steps."""
+    check_device(device)
+    return {
+        "name": b"Simulated GPU",
+        "uuid": bytes([0x51, device, *range(14)]),
+        "totalGlobalMem": total_bytes(),
+        "sharedMemPerBlock": 49152,
+        "sharedMemPerBlockOptin": 232448,
+        "sharedMemPerMultiprocessor": 233472,
+        "reservedSharedMemPerBlock": 1024,
+        "regsPerBlock": 65536,
+        "regsPerMultiprocessor": 65536,
+        "warpSize": 32,
+        "maxThreadsPerBlock": 1024,
+        "maxThreadsPerMultiProcessor": 2048,
+        "maxBlocksPerMultiProcessor": 32,
+        "maxThreadsDim": (1024, 1024, 64),
+        "maxGridSize": (2147483647, 65535, 65535),
+        "clockRate": 1980000,
+        "memoryClockRate": 2619000,
+        "memoryBusWidth": 5120,
+        "l2CacheSize": 52428800,
+        "totalConstMem": 65536,
+        "major": 9,
+        "minor": 0,
+        "multiProcessorCount": 4,
+        "asyncEngineCount": 3,
+        "concurrentKernels": 1,
+        "cooperativeLaunch": 1,
+        "unifiedAddressing": 1,
+        "managedMemory": 1,
+        "canMapHostMemory": 1,
+        "integrated": 0,
+        "ECCEnabled": 1,
+        "computeMode": 0,
+        "pciDomainID": 0,
+        "pciBusID": 16 * (device + 1) + 11,
+        "pciDeviceID": 0,
+        "textureAlignment": 512,
+    }

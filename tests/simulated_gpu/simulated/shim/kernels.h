@@ -1,0 +1,96 @@
+// What Python learns of a kernel: its name, its parameters, and how it is called.
+#pragma once
+
+namespace simulated {
+
+// What a type is: (i)nteger, (f)loat or double, (h)alf, (b)float16, (p)ointer, (s)tructure, (v)oid.
+template <typename T> struct Code {
+    static constexpr char kind = __is_enum(T) ? 'i' : 's';
+    static constexpr int size = sizeof(T);
+    static constexpr char target_kind = 'v';
+    static constexpr int target_size = 0;
+};
+#define CODE(type, letter)                                    \
+    template <> struct Code<type> {                           \
+        static constexpr char kind = letter;                  \
+        static constexpr int size = sizeof(type);             \
+        static constexpr char target_kind = 'v';              \
+        static constexpr int target_size = 0;                 \
+    };
+CODE(bool, 'i') CODE(char, 'i') CODE(signed char, 'i') CODE(unsigned char, 'i') CODE(short, 'i') CODE(unsigned short, 'i')
+CODE(int, 'i') CODE(unsigned, 'i') CODE(long, 'i') CODE(unsigned long, 'i') CODE(long long, 'i')
+CODE(unsigned long long, 'i') CODE(float, 'f') CODE(double, 'f')
+template <> struct Code<void> {
+    static constexpr char kind = 'v';
+    static constexpr int size = 0;
+};
+template <typename T> struct Plain { typedef T type; };
+template <typename T> struct Plain<const T> { typedef T type; };
+template <typename T> struct Plain<volatile T> { typedef T type; };
+template <typename T> struct Plain<const volatile T> { typedef T type; };
+template <typename T> struct Code<T*> {
+    static constexpr char kind = 'p';
+    static constexpr int size = sizeof(T*);
+    static constexpr char target_kind = Code<typename Plain<T>::type>::kind;
+    static constexpr int target_size = Code<typename Plain<T>::type>::size;
+};
+
+struct Parameter {
+    char kind, target_kind;
+    int size, target_size;
+};
+struct Kernel {
+    const char* name;
+    void (*function)();
+    void (*call)(void (*)(), void**);
+    int parameter_count;
+    const Parameter* parameters;
+};
+static void call(const Kernel* kernel, void** arguments) { kernel->call(kernel->function, arguments); }
+
+template <int... I> struct Indices {};
+template <typename... P> struct Signature {
+    template <int... I> static void spread(void (*function)(P...), [[maybe_unused]] void** arguments, Indices<I...>) {
+        function(*static_cast<P*>(arguments[I])...);
+    }
+    static void call(void (*function)(), void** arguments) {
+        spread(reinterpret_cast<void (*)(P...)>(function), arguments, Indices<__integer_pack(sizeof...(P))...>());
+    }
+};
+template <typename... P> struct List {
+    static const Parameter parameters[sizeof...(P) + 1];
+};
+template <typename... P> const Parameter List<P...>::parameters[sizeof...(P) + 1] = {
+    Parameter{Code<P>::kind, Code<P>::target_kind, Code<P>::size, Code<P>::target_size}..., Parameter{0, 0, 0, 0}};
+template <typename... P> static Kernel describe(const char* name, void (*function)(P...)) {
+    return Kernel{name, reinterpret_cast<void (*)()>(function), &Signature<P...>::call, int(sizeof...(P)), List<P...>::parameters};
+}
+
+// 0, or -1 where `simulated_problem` then tells what went wrong.
+extern "C" __attribute__((visibility("default"))) int simulated_launch(const Kernel* kernel, const unsigned* grid,
+                                                                       const unsigned* block, unsigned shared_bytes,
+                                                                       void** arguments) {
+    gridDim = dim3{grid[0], grid[1], grid[2]};
+    blockDim = dim3{block[0], block[1], block[2]};
+    problem[0] = 0;
+    const unsigned used = (shared_bytes + 1) / 2 * 2;
+    for (blockIdx.z = 0; blockIdx.z < grid[2]; ++blockIdx.z) {
+        for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y) {
+            for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) {
+                if (__start_simulated_shared) poison(__start_simulated_shared, __stop_simulated_shared - 1);
+                poison(dynamic_shared, dynamic_shared + used + GUARD);
+                if (!run_block(kernel, arguments)) return -1;
+                for (int i = 0; i < GUARD; i += 2) {
+                    if (dynamic_shared[used + i] != static_cast<char>(0xFD)) {
+                        snprintf(problem, sizeof problem, "it wrote beyond the %u bytes of shared memory that it has", shared_bytes);
+                        return -1;
+                    }
+                }
+            }
+        }
+    }
+    return 0;
+}
+extern "C" __attribute__((visibility("default"))) const char* simulated_problem() { return problem; }
+
+}  // namespace simulated

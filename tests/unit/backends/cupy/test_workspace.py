@@ -1,0 +1,49 @@
+"""The memory that work on a stream lends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paratrain.backends.cupy.device import CudaDevice
+from paratrain.backends.cupy.workspace import Workspace
+from paratrain.errors import DeviceError
+
+
+def test_is_allocated_once_for_the_largest_that_was_announced(simulated_gpu: Any) -> None:
+    import simulated
+
+    workspace = Workspace(CudaDevice())
+    for byte_count in (100, 4000, 700):
+        workspace.reserve(byte_count)
+    before = simulated.counts["allocate"]
+    first = workspace.take(25, np.float32)
+    assert (first.size, first.dtype) == (25, np.float32)
+    assert workspace.take(2000, np.float16).data.ptr == first.data.ptr
+    assert simulated.counts["allocate"] == before + 1
+
+
+def test_blocks_that_became_too_small_stay_for_graphs_that_use_them(simulated_gpu: Any) -> None:
+    workspace = Workspace(CudaDevice())
+    workspace.is_recorded = True
+    small = workspace.take(64, np.float32)
+    address = small.data.ptr
+    small.fill(1)
+    stream = simulated_gpu.cuda.Stream()
+    with stream:
+        stream.begin_capture()
+        small.fill(2)
+        graph = stream.end_capture()
+        del small
+        large = workspace.take(1 << 20, np.float32)
+        assert large.data.ptr != address
+        graph.launch(stream)  # which fails where the memory was freed
+    assert workspace.take(64, np.float32).data.ptr == large.data.ptr
+
+
+def test_says_what_was_wanted_where_memory_is_short(simulated_gpu: Any) -> None:
+    total = simulated_gpu.cuda.runtime.memGetInfo()[1]
+    with pytest.raises(DeviceError, match=rf"is full: {2 * total:,} bytes were wanted"):
+        Workspace(CudaDevice()).take(2 * total, np.uint8)

@@ -1,0 +1,69 @@
+"""Two processes that share a simulated GPU, or its neighbour, through CUDA's handles, as ranks do."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.simulated_gpu_path import environment
+
+OTHER = """
+import cupy
+import numpy as np
+
+runtime = cupy.cuda.runtime
+handle = bytes.fromhex(input())
+address = runtime.ipcOpenMemHandle(handle)
+assert runtime.ipcOpenMemHandle(handle) == address
+memory = cupy.cuda.UnownedMemory(address, 4000, None, 0)
+array = cupy.ndarray((1000,), np.float32, memptr=cupy.cuda.MemoryPointer(memory, 0))
+print(float(array.sum()), flush=True)
+input()
+array += 1
+runtime.ipcCloseMemHandle(address)
+runtime.ipcCloseMemHandle(address)
+try:
+    runtime.ipcCloseMemHandle(address)
+except runtime.CUDARuntimeError:
+    print("closed", flush=True)
+"""
+
+
+def test_memory_of_another_process(simulated_gpu: Any) -> None:
+    runtime = simulated_gpu.cuda.runtime
+    files = len(os.listdir("/proc/self/fd"))
+    memory = simulated_gpu.cuda.Memory(4000)
+    array = simulated_gpu.ndarray((1000,), np.float32, memptr=simulated_gpu.cuda.MemoryPointer(memory, 0))
+    array[...] = simulated_gpu.arange(1000)
+    handle = bytes(runtime.ipcGetMemHandle(array.data.ptr))
+    assert len(handle) == 64
+    with pytest.raises(runtime.CUDARuntimeError, match="by the process that made it"):
+        runtime.ipcOpenMemHandle(handle)
+    pooled = simulated_gpu.zeros(3)
+    with pytest.raises(runtime.CUDARuntimeError, match="memory of a pool"):
+        runtime.ipcGetMemHandle(pooled.data.ptr)
+    command = [sys.executable, "-c", OTHER]
+    with subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        print(handle.hex(), file=other.stdin)
+        assert float(other.stdout.readline()) == 499500
+        array[0] = 10
+        print(file=other.stdin)
+        assert other.stdout.readline() == "closed\n"
+    assert other.returncode == 0
+    assert float(array.sum()) == 499500 + 10 + 1000
+    del array, memory
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == files  # memory without a name, which goes with the last process
+    with subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as other:
+        assert "cudaErrorInvalidValue" in other.communicate(handle.hex() + "\n\n")[1]  # it is freed
