@@ -9,6 +9,8 @@ prints, in ``FOLDER/NAME/`` as cudnn.json and topology.txt: data for tests that 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import importlib
 import json
 import shutil
 import subprocess
@@ -21,7 +23,8 @@ from gpu_findings import Findings
 from gpu_report import file_name
 
 _PACKAGES = ("numpy", "protobuf", "mpi4py", "mpich", "lmdb", "ml_dtypes", "torch", "pytest", "nvidia-cudnn-frontend")
-_QUERY = "name,driver_version,pci.bus_id,memory.total,memory.free,utilization.gpu,clocks.sm,clocks.max.sm,power.limit,mig.mode.current"
+_QUERY = "name,driver_version,pci.bus_id,memory.total,memory.free,utilization.gpu"
+_QUERY += ",clocks.sm,clocks.max.sm,power.limit,mig.mode.current"
 
 
 def ask(findings: Findings, record: Path | None) -> None:
@@ -46,7 +49,8 @@ def ask(findings: Findings, record: Path | None) -> None:
     name = str(properties["name"])
     capability = f"{properties['major']}.{properties['minor']}"
     processors = properties["multiProcessorCount"]
-    found = f"{name}, compute capability {capability}, {processors} multiprocessors, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    found = f"{name}, compute capability {capability}, {processors} multiprocessors, {memory}"
     findings.check("the GPU", free > 1 << 30, asked="1 GB free at least", found=found)
     number = runtime.getDeviceCount()
     reach = [[int(a == b or runtime.deviceCanAccessPeer(a, b)) for b in range(number)] for a in range(number)]
@@ -81,25 +85,39 @@ def _cudnn_record(findings: Findings) -> str:
 def _versions(cupy: Any) -> dict[str, str]:
     """Versions of what computes, as the libraries say them; "none" of what is absent."""
     from paratrain.backends.cupy.cudnn import library
+    from paratrain.errors import ParatrainError
 
     found = {"CuPy": cupy.__version__, "CUDA driver": _number(cupy.cuda.runtime.driverGetVersion())}
     found["CUDA runtime"] = _number(cupy.cuda.runtime.runtimeGetVersion())
     found["cuDNN"] = "none" if library.problem() else library.version()
-    try:
-        from cupy.cuda import device
-
-        handle = device.get_cublas_handle()
-        found["cuBLAS"] = str(cupy.cuda.cublas.getVersion(handle))
-    except (AttributeError, ImportError, RuntimeError) as error:
-        found["cuBLAS"] = f"unknown ({type(error).__name__})"
-    nccl = cupy.cuda.nccl
-    found["NCCL"] = str(nccl.get_version()) if getattr(nccl, "available", False) else "none"
+    for name, ask_version in (("cuBLAS", _cublas_version), ("NCCL", _nccl_version)):
+        try:
+            found[name] = ask_version()
+        except (AttributeError, ImportError, RuntimeError, ParatrainError) as error:
+            found[name] = f"unknown ({type(error).__name__})"
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "none"
     return {"Python": sys.version.split()[0], **found}
+
+
+def _cublas_version() -> str:
+    """Of the library that makes the products."""
+    from paratrain.backends.cupy.cublas import library
+
+    loaded, parts = ctypes.CDLL(library().name), []
+    for kind in range(3):  # major, minor, patch
+        part = ctypes.c_int()
+        loaded.cublasGetProperty(kind, ctypes.byref(part))
+        parts.append(str(part.value))
+    return ".".join(parts)
+
+
+def _nccl_version() -> str:
+    nccl = importlib.import_module("cupy.cuda.nccl")
+    return str(nccl.get_version()) if nccl.available else "none"
 
 
 def _number(value: int) -> str:

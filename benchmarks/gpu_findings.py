@@ -75,10 +75,8 @@ class Findings:
             self.path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
     def _add(self, row: dict[str, Any]) -> None:
-        verdict = {True: "right", False: "WRONG"}.get(row.get("is_right"), "") or {
-            True: "reached",
-            False: "missed",
-        }.get(row.get("is_reached"), "")
+        words = {"is_right": ("WRONG", "right"), "is_reached": ("missed", "reached")}
+        verdict = next((both[row[key]] for key, both in words.items() if key in row), "")
         asked = f" (asked {row['asked']})" if row["asked"] else ""
         print(f"{row['what']}: {row['found']}{asked} {verdict}".rstrip(), flush=True)
         self.rows.append(row)

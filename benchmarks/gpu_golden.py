@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_golden.py layers|nets|solvers [--precision float32] [--names a,b] [--out FILE]
 
-The recorded figures are those of ``tests/golden``. In float32 layers have to agree to 1e-4, nets to 1e-3, and the first 20 losses
-of each run to 1e-3. In bfloat16 layers agree to 1e-2 of the largest value of an array, small nets and the losses of some runs to 1e-2.
+The recorded figures are those of ``tests/golden``. In float32 layers have to agree to 1e-4, nets to 1e-3, and the first 20
+losses of each run to 1e-3. In bfloat16 layers agree to 1e-2 of the largest value of an array, small nets and the losses of
+some runs to 1e-2.
 """
 
 from __future__ import annotations

@@ -68,7 +68,9 @@ def main() -> int:
         waiting = [pool.submit(build, family, dtype) for family in families for dtype in arguments.types.split(",")]
         for one in waiting:
             family, dtype, problem, found = one.result()
-            findings.check(f"{family}, {dtype}", not problem, asked="compiles", found=problem or f"{len(found)} kernels")
+            findings.check(
+                f"{family}, {dtype}", not problem, asked="compiles", found=problem or f"{len(found)} kernels"
+            )
             attributes[f"{family}, {dtype}"] = found
             spilling += [f"{name} ({dtype})" for name, one in found.items() if one.get("local_size_bytes", 0) > 0]
     findings.note("kernels", attributes)

@@ -50,7 +50,9 @@ def check(findings: Findings, name: str, precision: str, steps: int) -> None:
     graph, said = run(name, precision, steps, recorded=True)
     findings.check(f"{name}, {precision}: recorded", said.startswith(RECORDED), found=said)
     finite = bool(np.isfinite(graph["losses"]).all()) and bool(np.isfinite(graph["parameters"]).all())
-    findings.check(f"{name}, {precision}: finite", finite, found=f"losses {graph['losses'][0]:g} to {graph['losses'][-1]:g}")
+    findings.check(
+        f"{name}, {precision}: finite", finite, found=f"losses {graph['losses'][0]:g} to {graph['losses'][-1]:g}"
+    )
     for what, recorded in (("graph and layer by layer", False), ("two runs", True)):
         again, _ = run(name, precision, steps, recorded=recorded)
         found = difference(graph, again)

@@ -24,11 +24,14 @@ def file_name(gpu: str) -> str:
 
 
 def write_report(
-    folder: Path, prefix: str, command: str, outcomes: Sequence[Outcome], *, gpu: str, seconds: float
+    folder: Path, prefix: str, command: str, outcomes: Sequence[Outcome], *, gpu: str, seconds: float, is_partial: bool
 ) -> tuple[Path, Path]:
-    """Write ``PREFIX-GPU.json`` and ``PREFIX-GPU.md`` into ``folder`` and return their paths."""
+    """Write ``PREFIX-GPU.json`` and ``PREFIX-GPU.md`` into ``folder`` and return their paths; ``PREFIX-GPU-partial`` where
+    not all sections ran as they should.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"{prefix}-{file_name(gpu)}.json", folder / f"{prefix}-{file_name(gpu)}.md"
+    stem = f"{prefix}-{file_name(gpu)}{'-partial' if is_partial else ''}"
+    paths = folder / f"{stem}.json", folder / f"{stem}.md"
     head = describe("cupy-cuda13x", "nvidia-cudnn-frontend", "torch")
     values = {
         "gpu": gpu, "command": command, "machine": head.splitlines(), "seconds": seconds,

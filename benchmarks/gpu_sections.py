@@ -19,13 +19,24 @@ from typing import Any
 
 from machine import REPOSITORY
 
-__all__ = ["Outcome", "Section", "free_bytes", "run_sections", "why_no_gpu"]
+__all__ = ["Gpu", "Outcome", "Section", "find_gpu", "run_sections", "select"]
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 _LEAST_S = 5.0
 _SHARE_OF_FREE = 0.8
 """How much of the memory that is free at the start all processes of a moment may take together."""
 _KILL_S = 5.0
+_LOOK = """
+import json
+from paratrain import gpu
+problem = gpu.problem()
+if problem is not None:
+    print(json.dumps({"problem": problem}))
+else:
+    runtime = gpu.library().cuda.runtime
+    name = runtime.getDeviceProperties(gpu.library().cuda.Device().id)["name"]
+    print(json.dumps({"name": name.decode() if isinstance(name, bytes) else name, "free_bytes": runtime.memGetInfo()[0]}))
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Outcome:
             rest += f" (and {len(wrong) - 1} more)"
         if missed:
             rest += f"{'; ' if rest else ''}goals missed: {missed}"
-        return f"{self.name:<22} {self.status:<8}{self.seconds:6.1f} s  {rest}".rstrip()
+        return f"{self.name:<22} {self.status:<8}{self.seconds:6.1f} s  {' '.join(rest.split())[:400]}".rstrip()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -70,36 +81,67 @@ class Outcome:
         return asdict(self)
 
 
-def why_no_gpu() -> str | None:
-    """Why no GPU can be computed on here; None where one can. Asked in a process of its own, which ends again."""
-    program = "from paratrain import gpu; print(gpu.problem() or '')"
-    done = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True, check=False)
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that computes, or why there is none."""
+
+    name: str = ""
+    free_bytes: int = 0
+    problem: str = ""
+
+
+def find_gpu() -> Gpu:
+    """Look for it in a process of its own, which leaves nothing on it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK], env=_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        return (done.stderr.strip().splitlines() or ["paratrain cannot be loaded"])[-1]
-    return done.stdout.strip() or None
+        return Gpu(problem=(done.stderr.strip().splitlines() or ["paratrain cannot be loaded"])[-1])
+    return Gpu(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def free_bytes() -> int:
-    """The memory of the GPU that nobody has taken."""
-    program = "from paratrain import gpu; print(gpu.library().cuda.runtime.memGetInfo()[0])"
-    done = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True, check=True)
-    return int(done.stdout)
+def select(sections: Sequence[Section], only: str | None, skip: str | None) -> list[Section]:
+    """The sections that two lists of names, divided by commas, leave; ``speed`` stands for all that begin with ``speed-``.
+
+    Raises ValueError for a name that is none.
+    """
+
+    def matches(section: Section, name: str) -> bool:
+        return section.name == name or section.name.startswith(f"{name}-")
+
+    wanted, unwanted = ([name.strip() for name in (given or "").split(",") if name.strip()] for given in (only, skip))
+    for name in (*wanted, *unwanted):
+        if not any(matches(section, name) for section in sections):
+            raise ValueError(f"no section {name!r}; there are {', '.join(section.name for section in sections)}")
+    return [
+        section
+        for section in sections
+        if (not wanted or any(matches(section, name) for name in wanted))
+        and not any(matches(section, name) for name in unwanted)
+    ]
 
 
 def run_sections(
-    sections: Sequence[Section], folder: Path, *, total_s: float, jobs: int, report: Callable[[Outcome], None]
+    sections: Sequence[Section],
+    folder: Path,
+    *,
+    free_bytes: int,
+    total_s: float,
+    jobs: int,
+    report: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Run all sections and return how they ended, in their order. ``folder`` gets ``NAME.log`` and ``NAME.json`` of each.
 
+    ``free_bytes`` is the GPU's memory that nobody has taken: sections keep within a part of it.
     Neighbours that need not be alone run ``jobs`` at a time. What has not begun after ``total_s`` is skipped, and what still
     runs then is ended. ``report`` is called with each outcome as soon as it is known, by one thread at a time.
     """
     stop, lock = time.monotonic() + total_s, threading.Lock()
-    budget = int(_SHARE_OF_FREE * free_bytes())
+    budget, running = int(_SHARE_OF_FREE * free_bytes), set[subprocess.Popen[Any]]()
 
     def run(section: Section) -> Outcome:
         share = budget if section.is_alone else budget // jobs
-        outcome = _run(section, folder, stop, _environment(share))
+        outcome = _run(section, folder, stop, _environment(share), running)
         with lock:
             report(outcome)
         return outcome
@@ -107,7 +149,13 @@ def run_sections(
     outcomes: list[Outcome] = []
     for group in _groups(sections):
         with ThreadPoolExecutor(jobs) as pool:
-            outcomes += pool.map(run, group)
+            try:
+                outcomes += pool.map(run, group)
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(running):
+                    _end(process)
+                raise
     return outcomes
 
 
@@ -135,7 +183,9 @@ def _missing(section: Section) -> str:
     return ""
 
 
-def _run(section: Section, folder: Path, stop: float, environment: dict[str, str]) -> Outcome:
+def _run(
+    section: Section, folder: Path, stop: float, environment: dict[str, str], running: set[subprocess.Popen[Any]]
+) -> Outcome:
     missing, left_s = _missing(section), stop - time.monotonic()
     if missing or left_s < _LEAST_S:
         return Outcome(section.name, "skipped", 0.0, missing or "the time is over (--minutes)")
@@ -154,6 +204,7 @@ def _run(section: Section, folder: Path, stop: float, environment: dict[str, str
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        running.add(process)
         try:
             code = process.wait(limit_s)
             reason = _reason(code)
@@ -161,6 +212,7 @@ def _run(section: Section, folder: Path, stop: float, environment: dict[str, str
             code, reason = 1, f"did not end within {limit_s:.0f} s"
         finally:
             _end(process)
+            running.discard(process)
     found = _read(found_file)
     if found["skipped"]:
         return Outcome(section.name, "skipped", time.monotonic() - begin, found["skipped"])
@@ -170,6 +222,8 @@ def _run(section: Section, folder: Path, stop: float, environment: dict[str, str
         reason = f"{reason or 'it found nothing'}; see {log.name}: {_last_line(log)}"
     elif code in (0, 1) and is_wrong and not reason.startswith("did not"):
         reason = ""  # the row says more
+    if status == "FAILED":
+        found["notes"]["log"] = log.read_text(encoding="utf-8", errors="replace")[-6000:]
     return Outcome(section.name, status, time.monotonic() - begin, reason, found["rows"], found["notes"])
 
 

@@ -99,9 +99,14 @@ def tables(found: dict[str, Any]) -> dict[str, list[str]]:
     by_type.append(f"| update | | {found['update_ms']:.3f} | | |")
     by_type.append(f"| outside layers and update | | {step_ms - spent - found['update_ms']:.3f} | | |")
     slowest = sorted(found["layers"], key=lambda row: -row["forward_ms"] - row["backward_ms"])[:_MOST_LAYERS]
-    by_layer = ["| layer | type | forward ms | TFLOP/s | GB/s | backward ms | TFLOP/s |", "|---|---|---|---|---|---|---|"]
+    by_layer = [
+        "| layer | type | forward ms | TFLOP/s | GB/s | backward ms | TFLOP/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in slowest:
-        cells = [f"{row[key]:.1f}" if key in row else "" for key in ("forward_tflops", "forward_gb_per_s", "backward_tflops")]
+        cells = [
+            f"{row[key]:.1f}" if key in row else "" for key in ("forward_tflops", "forward_gb_per_s", "backward_tflops")
+        ]
         by_layer.append(
             f"| {row['layer']} | {row['type']} | {row['forward_ms']:.3f} | {cells[0]} | {cells[1]} | {row['backward_ms']:.3f} | "
             f"{cells[2]} |"

@@ -56,7 +56,12 @@ def time_blocks(step: Callable[[], object], wait: Callable[[], object], seconds:
     while len(times) < 3 or time.perf_counter() < stop:
         times.append(block(count))
     times.sort()
-    return {"ms": times[len(times) // 2] * 1e3, "least_ms": times[0] * 1e3, "most_ms": times[-1] * 1e3, "blocks": len(times)}
+    return {
+        "ms": times[len(times) // 2] * 1e3,
+        "least_ms": times[0] * 1e3,
+        "most_ms": times[-1] * 1e3,
+        "blocks": len(times),
+    }
 
 
 def time_own(name: str, precision: str, batch: int, seconds: float) -> dict[str, Any]:
@@ -67,7 +72,9 @@ def time_own(name: str, precision: str, batch: int, seconds: float) -> dict[str,
     pool.free_all_blocks()
     with recording_message() as said:
         solver = make_solver(name, precision, batch, NETS[name][1])
-        found: dict[str, Any] = dict(time_blocks(lambda: solver.step(1), solver.net.context.backend.synchronize, seconds))
+        found: dict[str, Any] = dict(
+            time_blocks(lambda: solver.step(1), solver.net.context.backend.synchronize, seconds)
+        )
     found |= {"gigabytes": pool.total_bytes() / 1e9, "recorded": "; ".join(said)}
     solver.close()
     return found
@@ -95,7 +102,7 @@ def _results(command: list[str], options: argparse.Namespace) -> dict[str, dict[
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.limit, check=False)
         printed, problem = done.stdout, f"exit code {done.returncode}"
     except subprocess.TimeoutExpired as error:
-        printed = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        printed = (error.stdout or b"").decode()  # bytes also where text is asked for
         problem = f"did not end within {options.limit:.0f} s"
     for line in printed.splitlines():
         if line.startswith("{"):
@@ -114,8 +121,7 @@ def compare(findings: Findings, options: argparse.Namespace) -> None:
     for peer in wanted:
         sides[f"PyTorch {peer}"] = peer_side(options, peer)
         _keep(findings, options, sides)
-    own = sides.pop("paratrain")
-    for precision, found in own.items():
+    for precision, found in sides["paratrain"].items():
         what = f"{options.net}, {options.batch}, {precision}"
         if "ms" not in found:
             findings.check(what, False, asked="a time", found=found["problem"])
@@ -123,7 +129,7 @@ def compare(findings: Findings, options: argparse.Namespace) -> None:
         per_s = 1e3 / found["ms"]
         text = f"{found['ms']:.3f} ms, {per_s:,.1f} steps/s, {per_s * options.batch:,.0f} img/s, {found['gigabytes']:.2f} GB"
         findings.check(what, True, found=text)
-        others = {name: side[precision] for name, side in sides.items()}
+        others = {name: side[precision] for name, side in sides.items() if name != "paratrain"}
         for name, other in others.items():
             findings.goal(f"{what}: {name}", None, found=_peer_text(other, options.batch))
         times = {name: other["ms"] for name, other in others.items() if "ms" in other}
@@ -161,11 +167,15 @@ def main() -> int:
     parser.add_argument("--peers", default="eager", help=f"of {', '.join(PEERS)}; none without PyTorch")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long each is timed")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a side is given up")
+    parser.add_argument(
+        "--limit", type=float, help="seconds after which a side is given up (default: its part of the section's)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.batch = options.batch or NETS[options.net][0]
+    side_count = 1 + len([peer for peer in options.peers.split(",") if peer])
+    options.limit = options.limit or 0.95 * float(os.environ.get("PARATRAIN_SECTION_S", "600")) / side_count
     if options.worker:
         work(options)
         return 0

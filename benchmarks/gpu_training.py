@@ -33,7 +33,18 @@ _TOLERANCE = 2e-3
 
 def train(folder: Path, *words: str, ranks: int = 1) -> tuple[list[dict[str, Any]], str, float]:
     """Train as a user does; return the records of ``--metrics``, the log, and the seconds. Raises RuntimeError."""
-    command = [sys.executable, "-m", "paratrain", "train", "solver.prototxt", "-gpu", "0", "--metrics", "metrics.jsonl", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "paratrain",
+        "train",
+        "solver.prototxt",
+        "-gpu",
+        "0",
+        "--metrics",
+        "metrics.jsonl",
+        *words,
+    ]
     environment = dict(os.environ)
     if ranks > 1:
         beside = Path(sys.executable).with_name("mpirun")
@@ -68,7 +79,9 @@ def check_accuracy(findings: Findings, iterations: int) -> None:
             found[precision] = float(np.mean(tests[-3:]))
             away = abs(found[precision] - found.get("float32", found[precision]))
             text = f"{found[precision]:.2%} ({seconds:.1f} s)"
-            findings.check(what, away <= _HALF_A_POINT and found[precision] > 0.5, asked="half a point from float32", found=text)
+            findings.check(
+                what, away <= _HALF_A_POINT and found[precision] > 0.5, asked="half a point from float32", found=text
+            )
 
 
 def check_ranks(findings: Findings, iterations: int, sizes: list[int]) -> None:
@@ -84,7 +97,11 @@ def check_ranks(findings: Findings, iterations: int, sizes: list[int]) -> None:
                     losses, log = _losses(Path(place), ranks, iterations, *words)
                     way = next((line for line in log.splitlines() if "Exchange: " in line), "").split("] ", 1)[-1]
                     findings.check(f"{what}: way", "CUDA IPC" in way, asked="through the GPU's memory", found=way)
-                    away = float(np.max(np.abs(np.divide(losses, expected) - 1))) if len(losses) == len(expected) else np.inf
+                    away = (
+                        float(np.max(np.abs(np.divide(losses, expected) - 1)))
+                        if len(losses) == len(expected)
+                        else np.inf
+                    )
                     findings.check(f"{what}: losses", away <= _TOLERANCE, asked=f"{_TOLERANCE:g}", found=f"{away:.1e}")
 
 

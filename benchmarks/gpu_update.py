@@ -2,17 +2,15 @@
 
     python benchmarks/gpu_update.py [--types SGD,Adam] [--copied 1000000000] [--peer-python python] [--out FILE]
 
-The parameters are CaffeNet's (60,965,224 in 16 blobs, biases with rates of their own). SGD with momentum reads gradient, values and
-history and writes two of them back: 20 bytes for each; Adam moves 28. The bandwidth is that of the better of copies within
-the GPU: bytes read and written, of cudaMemcpyAsync and of CuPy's own kernel. Asked: 90% of it. PyTorch's fused optimizers, where
-PyTorch is installed, are timed in the same run.
+The parameters are CaffeNet's (60,965,224 in 16 blobs, biases with rates of their own). SGD with momentum reads gradient, values
+and history and writes two of them back: 20 bytes for each; Adam moves 28. The bandwidth is that of the better of two ways to
+copy within the GPU, cudaMemcpyAsync and a kernel of CuPy's: bytes read and written. Asked: 90% of it. PyTorch's fused
+optimizers, where PyTorch is installed, are timed in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,30 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from gpu_findings import Findings
+from machine import REPOSITORY
 from update import SHAPES, make_solver
 
 BYTES = {"SGD": 20, "Nesterov": 20, "AdaGrad": 20, "RMSProp": 20, "AdaDelta": 28, "Adam": 28, "AdamW": 28}
 """Moved for each parameter: gradient and values and history read, values and history written."""
 _GOAL = 0.9
-PEER = r"""
-import json, sys, torch
-shapes, kind = json.loads(sys.argv[1]), sys.argv[2]
-tensors = [torch.randn(shape, device="cuda").mul_(0.01).requires_grad_() for shape in shapes]
-for tensor in tensors:
-    tensor.grad = torch.randn_like(tensor)
-groups = [{"params": [t for t in tensors if t.dim() > 1], "weight_decay": 5e-4}, {"params": [t for t in tensors if t.dim() == 1], "lr": 2e-3}]
-made = {"SGD": lambda: torch.optim.SGD(groups, lr=1e-3, momentum=0.9, fused=True), "Adam": lambda: torch.optim.Adam(groups, lr=1e-3, fused=True)}[kind]()
-times = []
-for _ in range(15):
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    for _ in range(10):
-        made.step()
-    end.record()
-    end.synchronize()
-    times.append(begin.elapsed_time(end) / 10)
-print(json.dumps(sorted(times[3:])[len(times[3:]) // 2]))
-"""
+PEER = REPOSITORY / "benchmarks" / "peers" / "torch_update.py"
 
 
 def event_ms(work: Callable[[], object], stream: Any, count: int, rounds: int = 12) -> float:
@@ -60,7 +41,7 @@ def event_ms(work: Callable[[], object], stream: Any, count: int, rounds: int = 
         end.record(stream)
         end.synchronize()
         times.append(cuda.get_elapsed_time(begin, end) / count)
-    return statistics.median(times[2:])
+    return float(statistics.median(times[2:]))
 
 
 def copy_bandwidth(backend: Any, byte_count: int) -> dict[str, float]:
@@ -74,11 +55,11 @@ def copy_bandwidth(backend: Any, byte_count: int) -> dict[str, float]:
     return {way: 2 * source.nbytes / max(ms, 1e-6) * 1e3 for way, ms in found.items()}
 
 
-def check(findings: Findings, types: list[str], copied: int, peer_python: str) -> None:
+def check(findings: Findings, types: list[str], copied: int, blobs: int, peer_python: str) -> None:
     """A row for the bandwidth, and one for each type of solver and its peer."""
     best = 0.0
     for kind in types:
-        solver, gradient = make_solver(kind, "cupy")
+        solver, gradient = make_solver(kind, "cupy", SHAPES[:blobs])
         backend, parameters = solver.net.context.backend, solver.net.parameters
         assert backend.name == "cupy", "the GPU cannot be used"
         if not best:
@@ -96,32 +77,35 @@ def check(findings: Findings, types: list[str], copied: int, peer_python: str) -
         rate = BYTES[kind] * parameters.count / max(ms, 1e-6) * 1e3
         findings.note(kind, {"ms": ms, "bytes_per_s": rate})
         text = f"{ms:.3f} ms, {rate / 1e9:,.0f} GB/s, {rate / best:.0%}"
-        what = f"{kind} of {parameters.count / 1e6:.0f} M parameters"
+        what = f"{kind} of {parameters.count / 1e6:.3g} M parameters"
         findings.goal(what, rate >= _GOAL * best, asked=f"{_GOAL:.0%} of that bandwidth", found=text)
         solver.close()
         del solver, parameters
         backend.xp.get_default_memory_pool().free_all_blocks()
         if peer_python and kind in ("SGD", "Adam"):
-            findings.goal(f"{kind}: PyTorch, fused", None, found=_peer(peer_python, kind))
+            findings.goal(f"{kind}: PyTorch, fused", None, found=_peer(peer_python, kind, SHAPES[:blobs]))
 
 
-def _peer(python: str, kind: str) -> str:
-    command = [python, "-c", PEER, json.dumps(SHAPES), kind]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    return f"{float(done.stdout):.3f} ms" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
+def _peer(python: str, kind: str, shapes: list[tuple[int, ...]]) -> str:
+    command = [python, str(PEER), kind, "fused", "--device", "cuda", "--iters", "10", "--shapes", repr(shapes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    milliseconds, version = done.stdout.split()
+    return f"{float(milliseconds):.3f} ms ({version})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", default="SGD,Adam", help="types of solvers, divided by commas")
     parser.add_argument("--copied", type=int, default=1_000_000_000, help="bytes of the arrays that are copied")
+    parser.add_argument("--blobs", type=int, default=len(SHAPES), help="of CaffeNet's parameters only so many")
     parser.add_argument("--peer-python", default="", help="a Python that has torch")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     findings = Findings(arguments.out)
     with findings.trying("updates"):
-        check(findings, arguments.types.split(","), arguments.copied, arguments.peer_python)
+        check(findings, arguments.types.split(","), arguments.copied, arguments.blobs, arguments.peer_python)
     return findings.exit_code
 
 

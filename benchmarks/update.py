@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def make_solver(solver_type: str, backend: str) -> tuple[Any, Any]:
+def make_solver(solver_type: str, backend: str, shapes: Sequence[tuple[int, ...]] = SHAPES) -> tuple[Any, Any]:
     """Return a solver of parameters of these shapes, and a gradient for them."""
     import numpy as np
 
@@ -41,7 +42,7 @@ def make_solver(solver_type: str, backend: str) -> tuple[Any, Any]:
     from paratrain.solvers import create_solver
 
     net = NetParameter(name="parameters")
-    for index, shape in enumerate(SHAPES):
+    for index, shape in enumerate(shapes):
         layer = net.layer.add(name=f"parameter{index}", type="Parameter", top=[f"parameter{index}"])
         layer.parameter_param.shape.dim.extend(shape)
         is_bias = len(shape) == 1

@@ -26,6 +26,7 @@ MENU: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "design/0003-exchange",
             "design/0004-onednn",
             "design/0005-gpu",
+            "design/0006-gpu-step",
             "dependencies",
         ),
     ),

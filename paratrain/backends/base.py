@@ -187,7 +187,7 @@ class Backend(abc.ABC):
     """Those of ``PRECISIONS`` in which this backend computes."""
 
     has_fast: ClassVar[bool] = False
-    """Whether it has faster kernels that do not repeat bit for bit, which ``fast`` allows, and measures some with ``autotune``."""
+    """Whether it has faster kernels that do not repeat bit for bit, which ``fast`` allows, and measures some for ``autotune``."""
 
     def __init__(self, precision: str = "float32", *, fast: bool = False, autotune: bool = False) -> None:
         self.precision = precision
@@ -256,6 +256,14 @@ class Backend(abc.ABC):
     def uniform_rows(self, key: int, rows: range, out: Any) -> None:
         """Fill ``out`` (len(rows), inner), an array of the backend, as :func:`paratrain.random.uniform_rows` does."""
         uniform_rows(key, rows, out.shape[1], out, self.xp)
+
+    def add_at(self, target: Any, places: Any, values: Any) -> None:
+        """target[places[i]] += values[i], in the order of i where a place is named several times; flat arrays of the backend."""
+        self.xp.add.at(target, places, values)
+
+    def put_at(self, target: Any, places: Any, values: Any) -> None:
+        """target[places[i]] = values[i], the last of those that name a place; flat arrays of the backend."""
+        target[places] = values
 
     def check_faults(self) -> None:  # noqa: B027  (only devices find something later)
         """Raise the error for what the work given so far has found wrong with its values, if that is known only now.

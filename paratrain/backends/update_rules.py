@@ -127,10 +127,11 @@ class FusedUpdate(Protocol):
 class DeviceUpdate(Protocol):
     """An update of flat arrays on a device, in one launch for all runs of values that learn alike.
 
-    A step is :meth:`prepare`, then :meth:`note_losses` where :meth:`outcome` is to tell them, :meth:`measure` where the norm is needed or nothing may be done for a gradient that is not
-    finite, then :meth:`run` over ranges that cover the arrays once, in any order. These three only launch, and may be recorded
-    (see :meth:`paratrain.backends.base.Backend.record`): a replay does what the last ``prepare`` says, by the rule of the
-    recording. Arrays are the caller's, and those of the whole net in each call.
+    A step is :meth:`prepare`, then :meth:`note_losses` where :meth:`outcome` is to tell them, :meth:`measure` where the norm
+    is needed or nothing may be done for a gradient that is not finite, and :meth:`run` over ranges that cover the arrays
+    once, in any order. These three only launch, and may be recorded (see :meth:`paratrain.backends.base.Backend.record`): a
+    replay does what the last ``prepare`` says, by the rule of the recording. Arrays are the caller's, and those of the whole
+    net in each call.
     """
 
     def prepare(

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.device import DeviceArray, ExchangeDevice
-from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, Share
 from paratrain.comm.flags import Flags
 from paratrain.comm.progress import Work
 from paratrain.topology.tree import Tree
@@ -54,12 +54,10 @@ class DeviceSharded(Exchange):
         self._device, self._flags = device, flags
         self._diffs, self._datas = arrays.node_diffs, arrays.node_datas
         self._member, self._size = communicator.local_rank, communicator.local_size
-        pieces = [1] * self._size if pieces is None else pieces
-        self._piece_count = sum(pieces)
-        self._first_piece, self._own_pieces = sum(pieces[: self._member]), sum(pieces[self._member : self._member + 1])
+        self._share = Share(self._member, self._size, pieces)
 
     def owned(self, index: int) -> Part:
-        return cut(self.slices[index], self._piece_count, self._first_piece, self._own_pieces)
+        return self._share.of(self.slices[index])
 
     def sum(self, index: int) -> Work:
         yield self._device.computed()

@@ -16,7 +16,7 @@ from typing import ClassVar
 from paratrain.comm.communicator import Array, Communicator
 from paratrain.comm.progress import Work
 
-__all__ = ["Exchange", "FlatArrays", "Part", "cut", "place_among"]
+__all__ = ["Exchange", "FlatArrays", "Part", "Share", "cut", "place_among"]
 
 Part = tuple[int, int]
 """The elements from the first number up to, not including, the second."""
@@ -106,6 +106,20 @@ def cut(part: Part, count: int, index: int, length: int = 1) -> Part:
     units = -(-(stop - start) // _ALIGNMENT)
     first, last = (start + _ALIGNMENT * (-(-units * edge // count)) for edge in (index, index + length))
     return min(first, stop), min(last, stop)
+
+
+class Share:
+    """What one of ``size`` members owns of every slice: of as many equal pieces as ``pieces`` are in all, its own number of them,
+    one where None.
+    """
+
+    def __init__(self, member: int, size: int, pieces: Sequence[int] | None = None) -> None:
+        counts = [1] * size if pieces is None else pieces
+        self._count, self._first, self._length = sum(counts), sum(counts[:member]), sum(counts[member : member + 1])
+
+    def of(self, part: Part) -> Part:
+        """The part of a slice that the member owns."""
+        return cut(part, self._count, self._first, self._length)
 
 
 def place_among(communicator: Communicator, ranks: Sequence[int] | None) -> tuple[list[int], int]:

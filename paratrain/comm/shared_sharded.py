@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from paratrain.comm.communicator import Communicator
-from paratrain.comm.exchange import Exchange, FlatArrays, Part, cut
+from paratrain.comm.exchange import Exchange, FlatArrays, Part, Share
 from paratrain.comm.flags import Flags
 from paratrain.comm.progress import Work
 
@@ -45,14 +45,12 @@ class SharedSharded(Exchange):
         assert arrays.node_diffs is not None
         self._diffs = arrays.node_diffs
         self._member, self._size = communicator.local_rank, communicator.local_size
-        pieces = [1] * self._size if pieces is None else pieces
-        self._piece_count = sum(pieces)
-        self._first_piece, self._own_pieces = sum(pieces[: self._member]), sum(pieces[self._member : self._member + 1])
+        self._share = Share(self._member, self._size, pieces)
         self._flags = flags
         self._scratch = np.empty(_PIECE_COUNT, arrays.diff.dtype)
 
     def owned(self, index: int) -> Part:
-        return cut(self.slices[index], self._piece_count, self._first_piece, self._own_pieces)
+        return self._share.of(self.slices[index])
 
     def sum(self, index: int) -> Work:
         step = self._flags.announce(Flags.READY, index)

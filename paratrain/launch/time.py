@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _EXAMPLES = """\
   paratrain time -model net.prototxt
   paratrain time -model net.prototxt --compare --threads 1      (each layer on every backend)
-  paratrain time -model net.prototxt --compare --backend cupy --precision bfloat16
+  paratrain time -model net.prototxt -gpu 0 --compare --backend cupy --precision bfloat16
   mpirun -n 2 paratrain time -model net.prototxt -iterations 10
   paratrain time --model=net.prototxt --phase=TEST --iterations=10
 """

@@ -97,7 +97,7 @@ class ROIPoolingLayer(Layer):
         filled = self._place >= 0
         diff[...] = 0
         target = (plane * (height * width) + self._place)[filled]
-        xp.add.at(diff.reshape(-1), target, self.read_diff(top[0])[filled])
+        self.backend.add_at(diff.reshape(-1), target, self.read_diff(top[0])[filled])
 
     def _read_cells(self, blob: Blob, images: Blob) -> tuple[Array, Array, Array]:
         """Return of all cells the image (K,), the first row and column (2, K), and the height and width (2, K)."""

@@ -88,7 +88,7 @@ class UpsampleLayer(Layer):
             return
         self._places = self._read_mask(bottom[1])
         y[...] = 0
-        y.reshape(-1)[self._places] = x.reshape(-1)
+        self.backend.put_at(y.reshape(-1), self._places, x.reshape(-1))
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if len(bottom) > 1 and propagate_down[1]:

@@ -67,6 +67,8 @@ class MemoryPlan:
 
     def dissolve(self) -> None:
         """Give every memory room of its own, with its values."""
+        if self.arena is not None and self._net.recorded_pass is not None:
+            self._net.recorded_pass.forget()
         for memory in self._planned:
             memory.leave_place()
         self._planned, self._seen, self.arena, self.saved_bytes = [], [], None, 0

@@ -151,6 +151,8 @@ class Net(ArrayInterface, Structure):
     def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
         """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
         stop = len(self.layers) if end is None else end + 1
+        if self.recorded_pass is not None:
+            self.recorded_pass.forget()
         self.begin_forward(start, stop)
         callbacks = self.layer_callbacks
         loss = 0.0

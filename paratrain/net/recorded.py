@@ -125,11 +125,17 @@ class RecordedPass:
                 self._net.layers[index].forward(self._bottoms[index], self._tops[index])
         return loss
 
-    def note_pass(self) -> None:
-        """A pass has run layer by layer: buffers may have changed. See whether the next can be recorded."""
+    def forget(self) -> None:
+        """Layers are about to run by themselves, or blobs have moved: what was recorded may use memory that is not theirs any
+        more, and that others may have got since, at the same addresses.
+        """
         self._recorded.clear()
         self._seen.clear()
         self._shapes_seen = None
+
+    def note_pass(self) -> None:
+        """A pass has run layer by layer: buffers may have changed. See whether the next can be recorded."""
+        self.forget()
         if self._is_given_up:
             return
         layers = [self._net.layers[index] for index in self._others]

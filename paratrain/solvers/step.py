@@ -66,7 +66,8 @@ def iterate(solver: Solver) -> None:
 def _forward_backward(solver: Solver, *, may_defer: bool) -> bool:
     """Add up the gradients of ``iter_size`` passes. Returns whether the loss is known.
 
-    Where it ``may_defer``, a device is given the update behind the pass before anybody waits for it: see :func:`_noted_loss_is_finite`.
+    Where it ``may_defer``, a device is given the update behind the pass before anybody waits for it, and the loss is known when
+    both are done: see :func:`_noted_loss_is_finite`.
     """
     net, parts, loss = solver.net, solver.times.parts, 0.0
     solver.sentinel.begin()

@@ -28,6 +28,7 @@ from paratrain.backends.cupy.forms import Forms
 from paratrain.backends.cupy.graph import CudaGraph, capture
 from paratrain.backends.cupy.parameter_work import ParameterWork
 from paratrain.backends.cupy.precision import Precision
+from paratrain.backends.cupy.scatter import add_at, put_at
 from paratrain.backends.cupy.timing import EventTimer
 from paratrain.backends.cupy.updates import CupyUpdate
 from paratrain.backends.cupy.workspace import Workspace
@@ -137,7 +138,8 @@ class CupyBackend(Backend):
         work = ParameterWork(self.forms, self.precision.storage)
         graph = capture(self.stream, lambda: work.gather(run))
         if graph is not None:
-            graph.before = work.ready()
+            work.be_ready()
+            graph.before = work.do_early
         return graph
 
     def address(self, array: Any) -> int:
@@ -149,6 +151,12 @@ class CupyBackend(Backend):
     def uniform_rows(self, key: int, rows: range, out: Any) -> None:
         sizes = out.shape[1], rows.start, rows.step
         self.forms.kernels("random", out.dtype).launch("uniform_rows", out.size, out, None, np.uint64(key), *sizes)
+
+    def add_at(self, target: Any, places: Any, values: Any) -> None:
+        add_at(self.forms, target, places, values)
+
+    def put_at(self, target: Any, places: Any, values: Any) -> None:
+        put_at(self.forms, target, places, values)
 
     def check_faults(self) -> None:
         self.faults.check()

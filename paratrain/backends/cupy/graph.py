@@ -21,7 +21,7 @@ class CudaGraph:
         self._graph = graph
         self._stream = stream
         self.before: Callable[[], None] | None = None
-        """What has to be called before each replay, if anything has."""
+        """What has to be called before each replay, if anything has; its object lives as long as the graph."""
 
     def replay(self) -> None:
         """Put all of it into the stream at once."""

@@ -9,11 +9,14 @@ import numpy.typing as npt
 
 from paratrain.backends.base import LocalResponseGeometry
 from paratrain.backends.cupy.forms import Form, Forms
+from paratrain.backends.cupy.packs import pack_of
 
 __all__ = ["CupyLocalResponseNormalization"]
 
 _THREADS = 256  # of a block of the kernels for channels last, which takes tiles of so many values:
 _TILE = 1024
+_FAR = 2  # channels to each side, which the kernels for packs look at
+_USUAL_BETA = 0.75  # the only one that they know
 _MOST_SHARED_BYTES = 48 << 10  # that a block may have without asking
 
 
@@ -41,14 +44,18 @@ class CupyLocalResponseNormalization:
 
     def normalize(self, x: Any, form: Form, y: Any) -> None:
         """Write ``y``, in ``form`` as ``x`` is."""
-        if self._launch_tiles("channels_last_forward", form, x, y, tiles=1, sides=2):
+        if self._launch_packs("packed_forward", form, x, y) or self._launch_tiles(
+            "channels_last_forward", form, x, y, tiles=1, sides=2
+        ):
             return
         kernels = self._forms.kernels("lrn", form.dtype)
         kernels.launch("window_forward", form.count, x, y, *self._axes(form), *self._numbers)
 
     def gradient(self, x: Any, dy: Any, form: Form, dx: Any) -> None:
         """Write ``dx``; all three are in ``form``, and ``x`` is that of the last :meth:`normalize`."""
-        if self._launch_tiles("channels_last_backward", form, x, dy, dx, tiles=2, sides=4):
+        if self._launch_packs("packed_backward", form, x, dy, dx) or self._launch_tiles(
+            "channels_last_backward", form, x, dy, dx, tiles=2, sides=4
+        ):
             return
         kernels, sums_dtype = self._forms.kernels("lrn", form.dtype), _sums_dtype(form)
         if self._ratios is None or self._ratios.dtype != sums_dtype:
@@ -56,6 +63,17 @@ class CupyLocalResponseNormalization:
         axes = self._axes(form)
         kernels.launch("window_ratios", form.count, x, dy, self._ratios, *axes, *self._numbers)
         kernels.launch("window_backward", form.count, x, dy, self._ratios, dx, *axes, *self._numbers)
+
+    def _launch_packs(self, name: str, form: Form, *arrays: Any) -> bool:
+        """Run a kernel for channels last in whole packs; False where it does not fit."""
+        reach, (k, factor, beta) = self.geometry.size // 2, self._numbers
+        pack = pack_of(form.dtype, form.channels, *arrays)
+        is_simple = form.channels_last and not self._is_within and reach <= _FAR and beta == _USUAL_BETA
+        if pack < 2 * _FAR or not is_simple:
+            return False
+        kernels, count = self._forms.kernels("lrn", form.dtype), form.count // pack
+        kernels.launch(name, count, *arrays, form.channels // pack, reach, k, factor)
+        return True
 
     def _launch_tiles(self, name: str, form: Form, *arrays: Any, tiles: int, sides: int) -> bool:
         """Run a kernel for channels last that keeps ``tiles`` tiles, with ``sides`` times the reach of a window beside each, in

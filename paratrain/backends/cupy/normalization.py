@@ -52,7 +52,8 @@ class Normalization:
         self._sum_dtype = np.dtype(np.float64 if form.dtype == np.float64 else np.float32)
         self._rows = form.count // form.channels
         self._is_last = form.channels_last or form.pixels == 1
-        self._has_packs = self._is_last and form.channels * form.dtype.itemsize % _PACK_BYTES == 0
+        neighbours = form.channels if self._is_last else form.pixels
+        self._has_packs = neighbours * form.dtype.itemsize % _PACK_BYTES == 0
         most_parts = max(self._sizes(is_wide, is_sum=True)[-1] for is_wide in (False, self._has_packs))
         self._workspace.reserve(3 * form.channels * most_parts * self._sum_dtype.itemsize)
 
@@ -73,10 +74,10 @@ class Normalization:
         """Write mean and 1 / sqrt(variance + eps) of the channels from the running sums."""
         self._kernels.launch("stored_moments", self.form.channels, eps, *running, mean, inverse_std)
 
-    def forward(self, x: Any, y: Any, factors: Factors) -> None:
-        """Write y, which may be x."""
-        sizes, suffix = self._shared(x, y)
-        self._launch(f"normalize{suffix}", sizes, x, y, *factors.arguments)
+    def forward(self, x: Any, y: Any, factors: Factors, kept: Any = None) -> None:
+        """Write y, which may be x; ``kept`` gets a copy of x, if it is given."""
+        sizes, suffix = self._shared(x, y) if kept is None else self._shared(x, y, kept)
+        self._launch(f"normalize{suffix}", sizes, x, y, *factors.arguments, kept)
 
     def sums(
         self,
@@ -122,12 +123,14 @@ class Normalization:
         """Images, channels, pixels, whether channels come last, columns, tiles, parts: see normalization.cu."""
         form = self.form
         width = _PACK_BYTES // form.dtype.itemsize if is_wide else 1
-        columns, tiles = 1, form.channels
-        if self._is_last:
+        columns, tiles, rows = 1, form.channels, self._rows
+        if not self._is_last:
+            rows //= width
+        else:
             threads = -(-form.channels // width)
             columns = min(1 << (threads - 1).bit_length(), _MOST_COLUMNS)
             tiles = -(-threads // columns)
-        rounds = -(-self._rows // (_THREADS // columns))
+        rounds = -(-rows // (_THREADS // columns))
         if is_sum:
             parts = max(1, min(_SUMMING_BLOCKS // tiles, rounds // _LEAST_ROWS))
         else:

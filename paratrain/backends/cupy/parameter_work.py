@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.backends.cupy.modules import KernelModule
-from paratrain.errors import DeviceError
 
 if TYPE_CHECKING:
     from paratrain.backends.cupy.forms import Form, Forms
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ParameterWork"]
 
 _COLUMNS = 8  # of a row, see kernels/table.cuh
-_MOST_ROWS = 4096
+_MOST_ROWS = 2048
 _THREADS = 256
 _VALUES = _THREADS * 8  # of a block of the kernels of conversions.cu
 
@@ -45,6 +44,7 @@ class ParameterWork:
         self._forms, self._storage = forms, np.dtype(storage)
         self._table = forms.device.empty(_MOST_ROWS * _COLUMNS, np.int64)
         self._filled: list[int] = []
+        self._row_count = 0
         self._early: list[_Rows] = []
         self._before: list[Callable[[], None]] = []
         self._late: list[_Rows] = []
@@ -66,31 +66,35 @@ class ParameterWork:
             self._forms.parameter_work = None
         self._do_late()
 
-    def ready(self) -> Callable[[], None] | None:
-        """Fill the table, when the capture is over; return what has to be called before each replay, if anything has."""
+    def be_ready(self) -> None:
+        """Fill the table, when the capture is over. The recording needs it as long as it may run again."""
         self._before = [self._launch_of(rows) for rows in self._early]
         self._forms.device.upload(np.array(self._filled, np.int64), self._table[: len(self._filled)])
-        return self._do_early if self._before else None
 
-    def prepare(self, weights: Any, prepared: Any, form: Form) -> bool:
-        """prepared (in ``form``) = weights (plain), before the recording runs; False where that has to be done otherwise."""
-        if form.dtype != self._storage:
+    def do_early(self) -> None:
+        """Make the copies; to be called before each replay."""
+        for launch in self._before:
+            launch()
+
+    def prepare(self, parameters: Any, prepared: Any, form: Form) -> bool:
+        """prepared (in ``form``) = parameters (plain), before the recording runs; False where that has to be done otherwise."""
+        if form.dtype != self._storage or not self._has_room:
             return False
-        self._add(self._early, self._weights, weights, prepared, form, -(-form.count // _VALUES))
+        self._add(self._early, self._weights, parameters, prepared, form)
         return True
 
     def convert(self, gradient: Any, form: Form, plain: Any, *, accumulate: bool) -> bool:
         """plain = gradient (in ``form``), or plain += gradient, at the end; False where that has to be done otherwise."""
-        if form.dtype != self._storage or plain.dtype != np.float32:
+        if form.dtype != self._storage or plain.dtype != np.float32 or not self._has_room:
             return False
-        self._add(self._late, self._gradients, gradient, plain, form, -(-form.count // _VALUES), accumulate)
+        self._add(self._late, self._gradients, gradient, plain, form, accumulate)
         return True
 
     def add_parts(
         self, parts: Any, part_count: int, channels: int, lanes: int, total: Any, *, accumulate: bool
     ) -> bool:
         """total (channels) = the sum of parts (part_count, channels), or +=, at the end; False as above."""
-        if total.dtype != np.float32:
+        if total.dtype != np.float32 or not self._has_room:
             return False
         numbers = [int(parts.data.ptr), int(total.data.ptr), part_count, channels, lanes, 0, int(accumulate)]
         self._add_row(self._late, self._parts, numbers, -(-channels // lanes), parts, total)
@@ -108,10 +112,10 @@ class ParameterWork:
         source: Any,
         target: Any,
         form: Form,
-        blocks: int,
         accumulate: bool = False,
     ) -> None:
         if form.count:
+            blocks = -(-form.count // _VALUES)
             sizes = [form.count, form.channels, form.pixels, int(form.channels_last), int(accumulate)]
             numbers = [int(source.data.ptr), int(target.data.ptr), *sizes]
             self._add_row(rows, kernel, numbers, blocks, source, target)
@@ -128,10 +132,11 @@ class ParameterWork:
         found.numbers += [*numbers, found.block_count]
         found.block_count += blocks
         self._arrays += arrays
+        self._row_count += 1
 
-    def _do_early(self) -> None:
-        for launch in self._before:
-            launch()
+    @property
+    def _has_room(self) -> bool:
+        return self._row_count < _MOST_ROWS
 
     def _do_late(self) -> None:
         for rows in self._late:
@@ -141,8 +146,6 @@ class ParameterWork:
 
     def _launch_of(self, rows: _Rows) -> Callable[[], None]:
         start, stop = len(self._filled), len(self._filled) + len(rows.numbers)
-        if stop > self._table.size:
-            raise DeviceError(f"more than {_MOST_ROWS} pieces of work on parameters are to be recorded")
         self._filled += rows.numbers
         count, table = len(rows.numbers) // _COLUMNS, self._table[start:stop]
 

@@ -7,7 +7,9 @@ small copy; all else are launches on the same arrays, which may be recorded in a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -219,6 +221,8 @@ class _Uploads:
         self._slots = [(gpu.empty_pinned(count, dtype), new_event(disable_timing=True)) for _ in range(_SLOTS)]
         self._turn = itertools.cycle(range(_SLOTS))
         self._current = 0
+        # CuPy hands pinned memory that nobody has to others at once, though a copy may still have to read it.
+        weakref.finalize(self, _wait_for, self._slots).atexit = False
 
     def next(self) -> Any:
         """The array to fill."""
@@ -233,6 +237,13 @@ class _Uploads:
         stream = self._cupy.cuda.get_current_stream()
         array.set(values, stream=stream)
         sent.record(stream)
+
+
+def _wait_for(slots: Sequence[tuple[Any, Any]]) -> None:
+    """Return when all has been read."""
+    with contextlib.suppress(RuntimeError):  # of a GPU that has failed others have told
+        for _, sent in slots:
+            sent.synchronize()
 
 
 def _integers(device: CudaDevice, numbers: Sequence[int]) -> Any:

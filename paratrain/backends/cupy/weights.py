@@ -47,9 +47,12 @@ class PreparedWeights:
     def _prepare(self, array: Any, prepared: Any, bias: Any | None, prepared_bias: Any) -> None:
         form, work = self.form, self._forms.parameter_work
         bias_form = Form.of((prepared_bias.size,), form.dtype)
-        if work is not None and work.prepare(array, prepared, form):
-            if bias is not None:
-                work.prepare(bias, prepared_bias, bias_form)
+        # What is prepared twice gets the same values.
+        if (
+            work is not None
+            and (bias is None or work.prepare(bias, prepared_bias, bias_form))
+            and work.prepare(array, prepared, form)
+        ):
             return
         sizes = (form.count, form.channels, form.pixels, form.channels_last)
         kernels = self._forms.kernels("weights", form.dtype)

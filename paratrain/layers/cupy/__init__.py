@@ -13,8 +13,8 @@ import paratrain.layers.cupy.inner_product
 import paratrain.layers.cupy.losses
 import paratrain.layers.cupy.lrn
 import paratrain.layers.cupy.neuron
-import paratrain.layers.cupy.pooling
 import paratrain.layers.cupy.normalization
+import paratrain.layers.cupy.pooling
 import paratrain.layers.cupy.prelu
 import paratrain.layers.cupy.softmax
 import paratrain.layers.cupy.split  # noqa: F401  (they register themselves)

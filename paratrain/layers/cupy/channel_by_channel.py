@@ -30,6 +30,8 @@ class ChannelLayer(CupyLayer):
         """The kernels of the last forward pass; None where the plain layer computed it."""
         self.source: Any = None
         """The values from which the last forward pass has computed; None where they are still the bottom's."""
+        self.kept: Any = None
+        """Where this pass has to copy the bottom to; None where it need not."""
 
     def choose(self, bottom: Blob, top: Blob) -> Normalization | None:
         """Return the kernels for the form of the bottom; None where the values may not be left in any form, or there are none."""
@@ -56,11 +58,12 @@ class ChannelLayer(CupyLayer):
         """Return the arrays where to read the bottom and where to write the top.
 
         In place with ``keeps``, the top is written to another buffer than the bottom was, and the blob has that one from then
-        on; whoever writes the blob next does so there, and the two change places. Plain arrays stay where they are: x is a copy.
+        on; whoever writes the blob next does so there, and the two change places. Plain arrays stay where they are: then the
+        bottom has to be copied to ``kept`` on the way.
         """
         memory: Any = top.data_memory
         x = self.copies.read(bottom.data_memory, kernel.form)
-        self.source = None
+        self.source = self.kept = None
         if bottom is top and keeps:
             kept = memory.kept_arrangement
             if kept is not None and kept.array is x:
@@ -68,9 +71,7 @@ class ChannelLayer(CupyLayer):
                 memory.arrange(other)
                 self.source = x
                 return x, other.array
-            self.source = self._kept_plain.get((kernel.form.count,), x.dtype)
-            self.source[...] = x
-            x = self.source
+            self.kept = self.source = self._kept_plain.get((kernel.form.count,), x.dtype)
         return x, self.forms.write(memory, kernel.form)
 
     def source_of(self, kernel: Normalization, bottom: Blob) -> Any:

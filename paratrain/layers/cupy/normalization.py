@@ -59,7 +59,7 @@ class CupyScaleLayer(ChainScale, ChannelLayer, ScaleLayer):
             return
         x, y = self.sides(kernel, bottom[0], top[0], self.needs_backward and self.param_propagate_down[0])
         scale, shift = self.factors
-        kernel.forward(x, y, Factors(scale=scale, shift=shift))
+        kernel.forward(x, y, Factors(scale=scale, shift=shift), self.kept)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         kernel = self.latest
@@ -142,7 +142,7 @@ class CupyBatchNormLayer(ChainHead[CupyScaleLayer], ChannelLayer, BatchNormLayer
             if self._rectifies:
                 assert self.relu is not None
                 self.relu.is_applied = self.relu.leaves_backward = True
-        kernel.forward(x, y, self._factors())
+        kernel.forward(x, y, self._factors(), self.kept)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         kernel = self.latest

@@ -77,49 +77,49 @@ def wrap(value: Any, sources: Sequence[ndarray]) -> Any:
     return value
 
 
-def _wrap_late(
-    function: Callable[[], Any], sources: Sequence[ndarray], out: ndarray | None = None, *, waits: bool = False
+def _blank(value: Any, made: list[Any]) -> Any:
+    """The same with zeros in place of arrays, which are added to ``made``."""
+    if isinstance(value, np.ndarray):
+        made.append(np.zeros_like(value))
+        return made[-1]
+    return type(value)(_blank(item, made) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _compute_late(
+    function: Callable[..., Any], hosts: list[Any], named: dict[str, Any], sources: Sequence[ndarray], *, waits: bool
 ) -> Any:
-    """The same for the result of a function, called when the stream comes to it. Shapes and types are those that it gives for
-    what lies in its arguments now.
+    """What ``wrap`` gives, of a function that is called when the stream comes to it. Shapes and types of its results are what it
+    gives of zeros; where there are none of their own it ``waits`` for the stream.
     """
     from cupy._array import ndarray
 
-    if out is not None:
-        record(function, blocks=[block for array in (out, *sources) for block in array._blocks])
-        return out
-    probe: Any = None
+    probe, blanks = None, []
     if not waits:
         try:
-            probe = function()
-        except (IndexError, ValueError, TypeError, FloatingPointError):
-            waits = True  # perhaps of values that are not there yet
+            probe = function(*_blank(hosts, blanks), **{key: _blank(value, blanks) for key, value in named.items()})
+        except (IndexError, ValueError, TypeError, ZeroDivisionError):
+            waits = True
     parts = list(probe) if isinstance(probe, list | tuple) else [probe]
-    if waits or not all(isinstance(part, np.ndarray | np.generic) for part in parts):
+    are_views = [
+        isinstance(part, np.ndarray) and any(np.may_share_memory(part, each) for each in blanks) for part in parts
+    ]
+    if all(are_views):
+        return wrap(function(*hosts, **named), sources)
+    if waits or any(are_views) or not all(isinstance(part, np.ndarray | np.generic) for part in parts):
         late.finish_queue(queue_of(current_stream()))
-        return wrap(function(), sources)
-    results: list[ndarray] = []
-    targets: list[Any] = []
-    blocks = [block for array in sources for block in array._blocks]
+        return wrap(function(*hosts, **named), sources)
+    results = []
     for part in map(np.asarray, parts):
-        viewed = next((source for source in sources if part.size and np.may_share_memory(part, source._host)), None)
-        if viewed is not None:
-            results.append(viewed._view(part))
-            targets.append(None)
-        else:
-            order = "F" if part.flags.f_contiguous and not part.flags.c_contiguous else "C"
-            results.append(ndarray(part.shape, part.dtype, order=order))
-            targets.append(results[-1]._host)
-            blocks += results[-1]._blocks
+        order = "F" if part.flags.f_contiguous and not part.flags.c_contiguous else "C"
+        results.append(ndarray(part.shape, part.dtype, order=order))
+    targets = [result._host for result in results]
 
     def run() -> None:
-        value = function()
+        value = function(*hosts, **named)
         for target, part in zip(targets, value if isinstance(value, list | tuple) else [value], strict=True):
-            if target is not None:
-                target[...] = part
+            target[...] = part
 
-    if any(target is not None for target in targets):
-        record(run, blocks=blocks)
+    record(run, blocks=[block for array in (*sources, *results) for block in array._blocks])
     return type(probe)(results) if isinstance(probe, list | tuple) else results[0]
 
 
@@ -133,13 +133,16 @@ def compute(name: str, function: Callable[..., Any], *arguments: Any, **options:
     sources = arrays_in([*arguments, *options.values()])
     hosts, named = unwrap(list(arguments)), {key: unwrap(value) for key, value in options.items()}
 
-    def run() -> Any:
+    def run(*hosts: Any, **named: Any) -> Any:
         with np.errstate(all="ignore"):
             return function(*hosts, **named)
 
-    if late.is_on():
-        return _wrap_late(run, sources, options.get("out"), waits=name in _SIZED_BY_VALUES | _IN_PLACE)
-    return wrap(run(), sources)
+    if not late.is_on():
+        return wrap(run(*hosts, **named), sources)
+    if named.get("out") is not None:
+        record(lambda: run(*hosts, **named), blocks=[block for array in sources for block in array._blocks])
+        return options["out"]
+    return _compute_late(run, hosts, named, sources, waits=name in _SIZED_BY_VALUES | _IN_PLACE)
 
 
 def write(name: str, out: ndarray, function: Callable[[], Any], sources: Sequence[ndarray]) -> ndarray:
@@ -161,7 +164,7 @@ def reform(array: ndarray, name: str, function: Callable[[Any], Any]) -> ndarray
         return array._view(host)
     forbid_in_capture(f"{name} of an array that has to be copied")
     if late.is_on():
-        return _wrap_late(lambda: function(array._host), [array])  # type: ignore[no-any-return]
+        return _compute_late(function, [array._host], {}, [array], waits=False)  # type: ignore[no-any-return]
     return wrap(host, ())  # type: ignore[no-any-return]
 
 
@@ -177,7 +180,7 @@ def _key(key: Any) -> tuple[Any, bool]:
             if not isinstance(part, ndarray):
                 forbid_in_capture("an index that has to be copied to the GPU")
                 counts["upload"] += 1
-                part = part.copy()  # noqa: PLW2901 it is read at once
+                part = part.copy()  # it is read at once
             elif part.dtype == bool:
                 counts["synchronize"] += 1
         hosts.append(part._host if isinstance(part, ndarray) else part)
@@ -189,7 +192,7 @@ def get_item(array: ndarray, key: Any) -> ndarray:
     host_key, is_advanced = _key(key)
     if is_advanced:
         parts = key if isinstance(key, tuple) else (key,)
-        name = "compress" if any(getattr(part, "dtype", None) == bool for part in parts) else "take"
+        name = "compress" if any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts) else "take"
         return compute(name, lambda host: host[host_key], array)  # type: ignore[no-any-return]
     host = array._host[host_key]
     if isinstance(host, np.ndarray):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from simulated import forbid_in_capture, is_capturing
+from simulated import forbid_in_capture, is_capturing, late
 
 from cupy import _operators
 from cupy._array import ndarray
@@ -55,7 +55,7 @@ class ufunc:  # noqa: N801
         with np.errstate(all="ignore"):
             kind = (
                 self._host.resolve_dtypes((*(_dtype(value) for value in hosts), target.dtype))
-                if is_capturing()
+                if is_capturing() or late.is_on()
                 else None
             )
         del kind  # raises here, and not at the launch, what numpy refuses

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from simulated import devices, late
+from simulated import devices
 from simulated.errors import CUDARuntimeError
 from simulated.memory import GUARD, Block, block_at, forget, register
 

@@ -101,7 +101,12 @@ class Kernel:
             raise CUDARuntimeError(1, f"{self.name} with {shared_bytes} bytes of shared memory")
 
     def _run(
-        self, grid: Sequence[int], block: Sequence[int], values: bytearray, shared_bytes: int, blocks: Sequence[tuple[Block, int]]
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        values: bytearray,
+        shared_bytes: int,
+        blocks: Sequence[tuple[Block, int]],
     ) -> None:
         store = (ctypes.c_char * len(values)).from_buffer(values)
         count = len(self._parameters)

@@ -60,8 +60,6 @@ class Block:
         self.size = capacity
         self.generation = 0
         self.is_alive = True
-        self.retired = -1
-        """The last generation whose end the stream has come to."""
         self.stream = 0
         self.queue: Queue | None = None
         """Of the stream in which a pool gave it."""
@@ -90,9 +88,7 @@ class Block:
             where = "beyond"
         else:
             return
-        raise RuntimeError(
-            f"something wrote {where} the {size:,} bytes of an array in the memory of GPU {self.device}"
-        )
+        raise RuntimeError(f"something wrote {where} the {size:,} bytes of an array in the memory of GPU {self.device}")
 
     def array(
         self, offset: int, shape: Sequence[int], dtype: npt.DTypeLike, strides: Sequence[int] | None = None

@@ -33,4 +33,4 @@ def unregister(address: int) -> None:
 
 def is_pinned(array: np.ndarray[Any, Any]) -> bool:
     address = array.ctypes.data
-    return any(start <= address and address + array.nbytes <= start + size for start, size in list(_pinned.items()))
+    return any(start <= address and address + array.nbytes <= start + size for start, size in _pinned.copy().items())

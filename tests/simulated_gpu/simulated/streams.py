@@ -1,4 +1,7 @@
-"""Streams, events and the capture of graphs. Work is done at once, unless streams are late, or its stream captures: then it is only written down."""
+"""Streams, events and the capture of graphs.
+
+Work is done at once, unless its stream captures: then it is only written down. Late streams (late.py) do it later.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,7 @@ def record(
     if state.capture is None:
         _check_legacy(pointer)
         if late.is_on():
-            return late.give(state.queue, action, (), [(block, block.generation) for block in blocks], list(host))
+            return late.give(state.queue, action, (), blocks, list(host))
         action()
         return None
     if not state.capture.is_valid:

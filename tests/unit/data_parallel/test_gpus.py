@@ -147,15 +147,15 @@ class ThreadGroup:
 class ThreadCollectives:
     """See :class:`paratrain.comm.device.Collectives`."""
 
-    def __init__(self, group: ThreadGroup, size: int, rank: int) -> None:
-        self._group, self._size, self._rank = group, size, rank
+    def __init__(self, group: ThreadGroup, size: int, rank: int, stream: Any) -> None:
+        self._group, self._size, self._rank, self._stream = group, size, rank, stream
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
         yield
 
     def _all(self, array: Any) -> list[npt.NDArray[Any]]:
-        self._group.arrays[self._rank] = array.get()
+        self._group.arrays[self._rank] = array.get(self._stream)
         self._group.meeting.wait(30)
         found = [self._group.arrays[rank] for rank in range(self._size)]
         self._group.meeting.wait(30)
@@ -167,20 +167,20 @@ class ThreadCollectives:
 
     def reduce_scatter(self, array: Any) -> None:
         piece = self._piece(array, self._rank)
-        array[piece].set(np.sum([other[piece] for other in self._all(array)], axis=0))
+        array[piece].set(np.sum([other[piece] for other in self._all(array)], axis=0), self._stream)
 
     def all_gather(self, array: Any) -> None:
         for rank, other in enumerate(self._all(array)):
             piece = self._piece(array, rank)
-            array[piece].set(other[piece])
+            array[piece].set(other[piece], self._stream)
 
     def reduce(self, array: Any, root: int) -> None:
         found = self._all(array)
         if self._rank == root:
-            array.set(np.sum(found, axis=0))
+            array.set(np.sum(found, axis=0), self._stream)
 
     def broadcast(self, array: Any, root: int) -> None:
-        array.set(self._all(array)[root])
+        array.set(self._all(array)[root], self._stream)
 
     def check(self) -> None:
         pass
@@ -201,7 +201,11 @@ def test_nccl_and_what_it_cannot_do(source: Path, monkeypatch: pytest.MonkeyPatc
         train(source, 4, SETTINGS["plain"], [0] * 3, exchange="nccl")
     monkeypatch.setattr(CupyDevice, "nccl_shares_gpus", True)
     monkeypatch.setattr(CupyDevice, "nccl_identity", lambda _: "meet here")
-    monkeypatch.setattr(CupyDevice, "join_nccl", lambda _, __, size, rank: ThreadCollectives(group, size, rank))
+
+    def join(device: CupyDevice, _: Any, size: int, rank: int) -> ThreadCollectives:
+        return ThreadCollectives(group, size, rank, device._stream)
+
+    monkeypatch.setattr(CupyDevice, "join_nccl", join)
     for case in ("plain", "clipped"):
         [(alone, *_)] = train(source, 12, SETTINGS[case], [0], backend="numpy")
         first, *others = train(source, 4, SETTINGS[case], [0, 0, 0], exchange="nccl")

@@ -109,9 +109,7 @@ def test_the_command(
         assert main(["time", "-model", str(tmp_path / "net.prototxt"), "-gpu", "0", "-iterations", "2", *words]) == 0
     printed = capsys.readouterr()
     if words:
-        assert re.search(
-            r"^conv +Convolution +[\d.]+ +[\d.]+ +[\d.]+ +\d+% +arrange, .*cuDNN ", printed.out, re.MULTILINE
-        )
+        assert re.search(r"^conv +Convolution +[\d.]+ +[\d.]+ +[\d.]+ +\d+% +cuDNN .*bias", printed.out, re.MULTILINE)
         assert "of a big matrix product in bfloat16" in printed.out
     else:
         assert "Average Forward-Backward: " in printed.err + caplog.text

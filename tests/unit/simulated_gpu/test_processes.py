@@ -41,6 +41,7 @@ def test_memory_of_another_process(simulated_gpu: Any) -> None:
     memory = simulated_gpu.cuda.Memory(4000)
     array = simulated_gpu.ndarray((1000,), np.float32, memptr=simulated_gpu.cuda.MemoryPointer(memory, 0))
     array[...] = simulated_gpu.arange(1000)
+    simulated_gpu.cuda.Device().synchronize()  # before another process reads it
     handle = bytes(runtime.ipcGetMemHandle(array.data.ptr))
     assert len(handle) == 64
     with pytest.raises(runtime.CUDARuntimeError, match="by the process that made it"):
@@ -56,6 +57,7 @@ def test_memory_of_another_process(simulated_gpu: Any) -> None:
         print(handle.hex(), file=other.stdin)
         assert float(other.stdout.readline()) == 499500
         array[0] = 10
+        simulated_gpu.cuda.Device().synchronize()
         print(file=other.stdin)
         assert other.stdout.readline() == "closed\n"
     assert other.returncode == 0

@@ -123,18 +123,34 @@ extern "C" __global__ void sum_planes(int images, int channels, int pixels, int 
     __shared__ ACCUMULATE shared[256];
     const int part = blockIdx.x / channels, channel = blockIdx.x % channels, count = images * pixels;
     const int count_of_part = (count + parts - 1) / parts, begin = part * count_of_part;
-    const int end = begin + count_of_part < count ? begin + count_of_part : count;
+    const unsigned end = begin + count_of_part < count ? begin + count_of_part : count;
     ACCUMULATE sum = 0;
-#pragma unroll 4
-    for (int i = begin + threadIdx.x; i < end; i += 256) {
-        const unsigned image = static_cast<unsigned>(i) / static_cast<unsigned>(pixels);
-        const unsigned place = (image * channels + channel) * pixels + (i - image * pixels);
-        STORAGE gradient = dy[place];
-        if (y != nullptr) {
-            store(gradient, through_relu(gradient, y[place], slope));
-            dx[place] = gradient;
+    // Some are read before the first is written, which a compiler would not dare: dx may be dy.
+    enum { EACH = 4 };
+    for (unsigned first = begin + threadIdx.x; first < end; first += EACH * 256) {
+        STORAGE gradients[EACH], outputs[EACH];
+        unsigned places[EACH];
+#pragma unroll
+        for (int k = 0; k < EACH; ++k) {
+            const unsigned i = first + k * 256, image = i / static_cast<unsigned>(pixels);
+            places[k] = (image * channels + channel) * pixels + (i - image * pixels);
+            if (i < end) {
+                gradients[k] = dy[places[k]];
+                if (y != nullptr) {
+                    outputs[k] = y[places[k]];
+                }
+            }
         }
-        sum += load(gradient);
+#pragma unroll
+        for (int k = 0; k < EACH; ++k) {
+            if (first + k * 256 < end) {
+                if (y != nullptr) {
+                    store(gradients[k], through_relu(gradients[k], outputs[k], slope));
+                    dx[places[k]] = gradients[k];
+                }
+                sum += load(gradients[k]);
+            }
+        }
     }
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0) {

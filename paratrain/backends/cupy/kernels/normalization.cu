@@ -4,8 +4,8 @@
 // Values are (N, C, pixels) with channels second or last. What belongs to channels is ACCUMULATE whatever the values are.
 // All kernels run blocks of THREADS threads, tiles * parts of them, each for the channels of its tile and the rows of its part;
 // a row is a pixel of an image. Where channels come last, a thread has WIDTH neighbouring channels and a tile COLUMNS threads
-// side by side, which makes THREADS / COLUMNS rows at once; otherwise a tile is one channel, and WIDTH and COLUMNS are 1. Which
-// rows are added up in which order follows from these numbers alone.
+// side by side, which makes THREADS / COLUMNS rows at once; otherwise a tile is one channel, COLUMNS is 1, and a thread has WIDTH
+// neighbouring pixels, which count as one row. Which rows are added up in which order follows from these numbers alone.
 
 enum { THREADS = 256 };
 
@@ -46,10 +46,10 @@ template <int WIDTH> struct Walk {
         column = threadIdx.x % s.columns;
         row_in_block = threadIdx.x / s.columns;
         rows_in_block = THREADS / s.columns;
-        channel = (tile * s.columns + column) * WIDTH;
+        channel = s.channels_last ? (tile * s.columns + column) * WIDTH : tile;
         images = s.images;
-        pixels = s.pixels;
-        pixel_stride = s.channels_last ? s.channels : 1;
+        pixels = s.channels_last ? s.pixels : s.pixels / WIDTH;
+        pixel_stride = s.channels_last ? s.channels : WIDTH;
         image_stride = static_cast<long long>(s.channels) * s.pixels;
         const long long row = static_cast<long long>(part) * rows_in_block + row_in_block;
         const long long step = static_cast<long long>(s.parts) * rows_in_block;
@@ -60,7 +60,7 @@ template <int WIDTH> struct Walk {
         if (channel >= s.channels) {
             image = images;  // a tile may reach over the last channel
         }
-        place = s.channels_last ? channel : static_cast<long long>(channel) * pixels;
+        place = s.channels_last ? channel : static_cast<long long>(channel) * s.pixels;
         place += image * image_stride + pixel * pixel_stride;
     }
     __device__ __forceinline__ bool is_inside() const { return image < images; }
@@ -100,9 +100,22 @@ template <int WIDTH> __device__ __forceinline__ void moments_of(const Sizes& s, 
     __shared__ Moments shared[THREADS];
     Walk<WIDTH> walk(s);
     ACCUMULATE count = 0, mean[WIDTH] = {}, squares[WIDTH] = {};
-    for (; walk.is_inside(); walk.next()) {
+    // One load is always on its way while the row before is worked on: a row has little else that could hide how long it takes.
+    typedef Pack<STORAGE, WIDTH> Row;
+    Row next = {};
+    if (walk.is_inside()) {
+        next = *reinterpret_cast<const Row*>(x + walk.place);
+    }
+    while (walk.is_inside()) {
         ACCUMULATE value[WIDTH];
-        load_pack<WIDTH>(x + walk.place, value);
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k) {
+            value[k] = load(next.values[k]);
+        }
+        walk.next();
+        if (walk.is_inside()) {
+            next = *reinterpret_cast<const Row*>(x + walk.place);
+        }
         count += 1;
         const ACCUMULATE share = 1 / count;
 #pragma unroll
@@ -113,10 +126,21 @@ template <int WIDTH> __device__ __forceinline__ void moments_of(const Sizes& s, 
         }
     }
     const long long plane = static_cast<long long>(s.channels) * s.parts;
+    Moments own[WIDTH];
 #pragma unroll
     for (int k = 0; k < WIDTH; ++k) {
+        own[k] = Moments{count, mean[k], squares[k]};
+        if (k > 0 && !s.channels_last) {
+            own[0] = merged(own[0], own[k]);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < WIDTH; ++k) {
+        if (k > 0 && !s.channels_last) {
+            break;  // they were all of one channel
+        }
         __syncthreads();
-        shared[threadIdx.x] = Moments{count, mean[k], squares[k]};
+        shared[threadIdx.x] = own[k];
         for (int half = walk.rows_in_block / 2; half > 0; half /= 2) {
             __syncthreads();
             if (walk.row_in_block < half) {
@@ -178,19 +202,20 @@ extern "C" __global__ void stored_moments(int channels, ACCUMULATE eps, const AC
     }
 }
 
-// What is known of WIDTH channels: y = (x - mean) factor + shift. Null pointers mean 0, 1, 1 and 0.
+// What is known of the channels of WIDTH values, which are neighbours or, with a spread of 0, all the same: y = (x - mean) factor + shift. Null pointers mean 0, 1, 1 and 0.
 template <int WIDTH> struct Factors {
     ACCUMULATE mean[WIDTH], inverse_std[WIDTH], factor[WIDTH], shift[WIDTH];
 
-    __device__ __forceinline__ Factors(int channel, int channels, const ACCUMULATE* means, const ACCUMULATE* inverse_stds,
-                                       const ACCUMULATE* scales, const ACCUMULATE* shifts) {
+    __device__ __forceinline__ Factors(int first, int spread, int channels, const ACCUMULATE* means,
+                                       const ACCUMULATE* inverse_stds, const ACCUMULATE* scales, const ACCUMULATE* shifts) {
 #pragma unroll
         for (int k = 0; k < WIDTH; ++k) {
-            const bool is_there = channel + k < channels;
-            mean[k] = means != nullptr && is_there ? means[channel + k] : ACCUMULATE(0);
-            inverse_std[k] = inverse_stds != nullptr && is_there ? inverse_stds[channel + k] : ACCUMULATE(1);
-            factor[k] = inverse_std[k] * (scales != nullptr && is_there ? scales[channel + k] : ACCUMULATE(1));
-            shift[k] = shifts != nullptr && is_there ? shifts[channel + k] : ACCUMULATE(0);
+            const int channel = first + k * spread;
+            const bool is_there = channel < channels;
+            mean[k] = means != nullptr && is_there ? means[channel] : ACCUMULATE(0);
+            inverse_std[k] = inverse_stds != nullptr && is_there ? inverse_stds[channel] : ACCUMULATE(1);
+            factor[k] = inverse_std[k] * (scales != nullptr && is_there ? scales[channel] : ACCUMULATE(1));
+            shift[k] = shifts != nullptr && is_there ? shifts[channel] : ACCUMULATE(0);
         }
     }
     __device__ __forceinline__ ACCUMULATE output(int k, ACCUMULATE x) const { return (x - mean[k]) * factor[k] + shift[k]; }
@@ -199,18 +224,22 @@ template <int WIDTH> struct Factors {
 #define FACTORS const ACCUMULATE *means, const ACCUMULATE *inverse_stds, const ACCUMULATE *scales, const ACCUMULATE *shifts
 #define PASS_FACTORS means, inverse_stds, scales, shifts
 
-// y = (x - mean) inverse_std scale + shift, and where rectifies max(y, 0). y may be x.
+// y = (x - mean) inverse_std scale + shift, and where rectifies max(y, 0). y may be x; `kept` gets a copy of x, unless it is null.
 template <int WIDTH>
-__device__ __forceinline__ void normalize_rows(const Sizes& s, const STORAGE* x, STORAGE* y, FACTORS, int rectifies) {
+__device__ __forceinline__ void normalize_rows(const Sizes& s, const STORAGE* x, STORAGE* y, FACTORS, int rectifies,
+                                               STORAGE* kept) {
     Walk<WIDTH> walk(s);
-    const Factors<WIDTH> factors(walk.channel, s.channels, PASS_FACTORS);
+    const Factors<WIDTH> factors(walk.channel, s.channels_last ? 1 : 0, s.channels, PASS_FACTORS);
     for (; walk.is_inside(); walk.next()) {
         ACCUMULATE value[WIDTH];
         load_pack<WIDTH>(x + walk.place, value);
+        if (kept != nullptr) {
+            store_pack<WIDTH>(kept + walk.place, value);
+        }
 #pragma unroll
         for (int k = 0; k < WIDTH; ++k) {
             value[k] = factors.output(k, value[k]);
-            if (rectifies && !(value[k] > 0)) {
+            if (rectifies && value[k] < 0) {  // what is not a number stays so, as everywhere: losses have to show it
                 value[k] = 0;
             }
         }
@@ -238,7 +267,7 @@ __device__ __forceinline__ void sums_of(const Sizes& s, const STORAGE* x, const 
                                         ACCUMULATE* partial) {
     __shared__ ACCUMULATE shared[2][THREADS];
     Walk<WIDTH> walk(s);
-    const Factors<WIDTH> factors(walk.channel, s.channels, PASS_FACTORS);
+    const Factors<WIDTH> factors(walk.channel, s.channels_last ? 1 : 0, s.channels, PASS_FACTORS);
     ACCUMULATE sum[WIDTH] = {}, product[WIDTH] = {};
     for (; walk.is_inside(); walk.next()) {
         ACCUMULATE value[WIDTH] = {}, gradient[WIDTH];
@@ -254,7 +283,17 @@ __device__ __forceinline__ void sums_of(const Sizes& s, const STORAGE* x, const 
     }
     const long long plane = static_cast<long long>(s.channels) * s.parts;
 #pragma unroll
+    for (int k = 1; k < WIDTH; ++k) {
+        if (!s.channels_last) {
+            sum[0] += sum[k];
+            product[0] += product[k];
+        }
+    }
+#pragma unroll
     for (int k = 0; k < WIDTH; ++k) {
+        if (k > 0 && !s.channels_last) {
+            break;  // they were all of one channel
+        }
         __syncthreads();
         shared[0][threadIdx.x] = sum[k];
         shared[1][threadIdx.x] = product[k];
@@ -313,13 +352,14 @@ template <int WIDTH>
 __device__ __forceinline__ void gradient_of(const Sizes& s, const STORAGE* x, const STORAGE* dy, STORAGE* dx, FACTORS,
                                             int rectifies, const ACCUMULATE* gradient_means, const ACCUMULATE* slopes) {
     Walk<WIDTH> walk(s);
-    const Factors<WIDTH> factors(walk.channel, s.channels, PASS_FACTORS);
+    const Factors<WIDTH> factors(walk.channel, s.channels_last ? 1 : 0, s.channels, PASS_FACTORS);
     ACCUMULATE gradient_mean[WIDTH], slope[WIDTH];
 #pragma unroll
     for (int k = 0; k < WIDTH; ++k) {
-        const bool is_there = gradient_means != nullptr && walk.channel + k < s.channels;
-        gradient_mean[k] = is_there ? gradient_means[walk.channel + k] : ACCUMULATE(0);
-        slope[k] = is_there ? slopes[walk.channel + k] : ACCUMULATE(0);
+        const int channel = walk.channel + k * (s.channels_last ? 1 : 0);
+        const bool is_there = gradient_means != nullptr && channel < s.channels;
+        gradient_mean[k] = is_there ? gradient_means[channel] : ACCUMULATE(0);
+        slope[k] = is_there ? slopes[channel] : ACCUMULATE(0);
     }
     for (; walk.is_inside(); walk.next()) {
         ACCUMULATE value[WIDTH] = {}, gradient[WIDTH];
@@ -335,8 +375,8 @@ __device__ __forceinline__ void gradient_of(const Sizes& s, const STORAGE* x, co
     }
 }
 
-// Each for one value at a time, and for as many as fill 16 bytes: then the number of channels is a multiple of that, and arrays
-// begin at multiples of 16 bytes.
+// Each for one value at a time, and for as many as fill 16 bytes: then the number of channels, or with channels second that of
+// pixels, is a multiple of that, and arrays begin at multiples of 16 bytes.
 #define FOR_BOTH_WIDTHS(name, parameters, call)                                          \
     extern "C" __global__ void name parameters { call(1); }                              \
     extern "C" __global__ void name##_wide parameters { call(PACK); }
@@ -344,8 +384,8 @@ __device__ __forceinline__ void gradient_of(const Sizes& s, const STORAGE* x, co
 #define CALL_MOMENTS(width) moments_of<width>(PASS_SIZES, x, partial)
 FOR_BOTH_WIDTHS(moments, (SIZES, const STORAGE* x, ACCUMULATE* partial), CALL_MOMENTS)
 
-#define CALL_NORMALIZE(width) normalize_rows<width>(PASS_SIZES, x, y, PASS_FACTORS, rectifies)
-FOR_BOTH_WIDTHS(normalize, (SIZES, const STORAGE* x, STORAGE* y, FACTORS, int rectifies), CALL_NORMALIZE)
+#define CALL_NORMALIZE(width) normalize_rows<width>(PASS_SIZES, x, y, PASS_FACTORS, rectifies, kept)
+FOR_BOTH_WIDTHS(normalize, (SIZES, const STORAGE* x, STORAGE* y, FACTORS, int rectifies, STORAGE* kept), CALL_NORMALIZE)
 
 #define CALL_SUMS(width) sums_of<width>(PASS_SIZES, x, dy, PASS_FACTORS, rectifies, partial)
 FOR_BOTH_WIDTHS(sums, (SIZES, const STORAGE* x, const STORAGE* dy, FACTORS, int rectifies, ACCUMULATE* partial), CALL_SUMS)

@@ -71,6 +71,9 @@ class Case:
             if not last or len(shape) > 2
         ),
         ((2, 264, 2, 1), "bfloat16", True),
+        # Channels second, in packs of pixels: several parts, whose last rows lie in some threads only.
+        ((3, 2, 40, 70), "bfloat16", False),
+        ((5, 3, 44, 25), "float32", False),
     ],
 )
 def test_all_of_it(shape: tuple[int, ...], kind: str, last: bool) -> None:
@@ -120,9 +123,10 @@ def test_all_of_it(shape: tuple[int, ...], kind: str, last: bool) -> None:
             np.testing.assert_allclose(case.take(dx), expected, rtol=0, atol=3 * max(KINDS[kind], limit) * largest)
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_a_mean_far_from_zero_costs_no_digits(kind: str) -> None:
-    case = Case((4, 16, 20, 20), kind, True, offset=1000.0)
+def test_a_mean_far_from_zero_costs_no_digits(kind: str, last: bool) -> None:
+    case = Case((4, 16, 20, 20), kind, last, offset=1000.0)
     mean, inverse_std, _ = case.moments()
     np.testing.assert_allclose(mean.get(), case.x.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(inverse_std.get(), 1 / np.sqrt(case.x.var(axis=(0, 2, 3)) + 1e-5), rtol=1e-4)
@@ -148,6 +152,15 @@ def test_no_mean_no_scale_no_values() -> None:
     np.testing.assert_allclose(shift.get(), case.dy.sum(axis=(0, 2)), rtol=1e-5)
     case.kernel.backward(None, dy, out, Factors(scale=case.channels(case.scale)))
     np.testing.assert_allclose(case.take(out), case.dy * case.column(case.scale), rtol=1e-6)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_no_number_is_not_rectified_away(last: bool) -> None:
+    case = Case((2, 8, 4, 2), "bfloat16", last)
+    case.x[1, 3] = np.nan
+    y = case.give(case.x)
+    case.kernel.forward(y, y, Factors(rectifies=True))
+    np.testing.assert_array_equal(case.take(y), np.maximum(case.x, 0))
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -15,6 +15,7 @@ from google.protobuf import text_format
 
 from paratrain.backends import create_backend
 from paratrain.data import LmdbWriter, array_to_datum
+from paratrain.data.hdf5 import open_hdf5
 from paratrain.data.options import DataOptions
 from paratrain.dtypes import dtype_named
 from paratrain.errors import DataError, DeviceError, DeviceFullError
@@ -101,7 +102,8 @@ def test_tops_are_the_cpus_bit_for_bit(transform: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
 def test_many_batches(prefetch: int, worker_count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetching, "_DIVIDED_BYTES", 1)
-    text = data("crop_size: 4 mirror: true", f"prefetch: {prefetch} shuffle: true")
+    order = "shuffle: true" if prefetch > 1 else "shuffle_window: 5"
+    text = data("crop_size: 4 mirror: true", f"prefetch: {prefetch} {order}")
     assert_same(text, 30, data=DataOptions(worker_count=worker_count))
 
 
@@ -313,15 +315,24 @@ def losses(net: Net, count: int) -> Iterator[float]:
         yield loss
 
 
+HDF5 = 'name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 3 }'
+
+
 @pytest.mark.parametrize(
     ("text", "first_recorded"),
     [
         (data("mirror: true"), 2),
         (data("mirror: true", source="floats"), 2),
+        (HDF5, 2),
         (data("mirror: true", "prefetch: 3", batch_size=1), 4),  # a recording for each place of the batch
     ],
 )
 def test_recorded_passes_get_new_batches(text: str, first_recorded: int) -> None:
+    if text == HDF5:
+        pytest.importorskip("h5py", reason="h5py is not installed (the extra 'hdf5')")
+        with open_hdf5(Path("rows.h5"), "w") as file:
+            file["data"], file["label"] = np.random.default_rng(1).normal(size=(7, 5)), np.arange(7)
+        Path("list.txt").write_text("rows.h5")
     counts = importlib.import_module("simulated").counts
     net, plain = open_net(text, plans_memory=True), open_net(text, backend="numpy")
     found = []

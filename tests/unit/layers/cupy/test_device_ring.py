@@ -131,6 +131,7 @@ def train(seed: int, piece_count: int, monkeypatch: pytest.MonkeyPatch, spoil: s
             ring.show((batch - 1) % 2, [])
             streams.pass_time()
     ring.close()
+    assert not copies.queue, "the memory of the places may go to others now"
     compute.synchronize()
     return sent.found
 
