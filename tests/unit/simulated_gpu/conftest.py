@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.simulated_gpu_path import (
@@ -11,6 +13,7 @@ from tests.simulated_gpu_path import (
 
 
 @pytest.fixture(autouse=True)
-def _is_simulated() -> None:
+def _is_simulated(simulated_gpu: Any) -> None:  # noqa: F811
     if IS_REAL:
         pytest.skip("is about the simulated GPU")
+    simulated_gpu.cuda.Stream.null.use()  # a backend of an earlier test has left its own
