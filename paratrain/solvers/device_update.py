@@ -8,6 +8,7 @@ from typing import Any
 
 from paratrain.backends import Backend
 from paratrain.backends.base import MOST_ADDED, UpdateRule
+from paratrain.backends.recorded_calls import RecordedCalls
 from paratrain.backends.update_rules import DeviceUpdate, Regularization
 from paratrain.net import Parameters
 from paratrain.proto import SolverParameter
@@ -38,6 +39,9 @@ class DeviceFlatUpdate(FlatUpdate):
         super().__init__(parameters, backend, settings, history_count, decoupled_decay=decoupled_decay)
         self._regularization = Regularization(settings.regularization_type == "L1", decoupled_decay)
         self._on_device = on_device
+        self._rule: UpdateRule | None = None
+        self._has_looked = False  # at the losses and the gradient, in this step
+        self._recorded = RecordedCalls(backend)
         self._has_rule = self._keeps_updates = self._measures = self._is_unread = False
         self.losses_to_note: Sequence[Any] = ()
         """Arrays with the losses of the pass before, which nobody has read yet: the next step notes them, and leaves everything
@@ -76,8 +80,10 @@ class DeviceFlatUpdate(FlatUpdate):
         return not math.isnan(total)
 
     def _begin_fused(self, rule: UpdateRule | None, norms: Norms, *, keeps_updates: bool) -> None:
+        self._rule = rule
         self._has_rule = rule is not None and len(self.shares.gradients or ()) <= MOST_ADDED
         self._keeps_updates, self._measures, self._is_unread = keeps_updates, norms.are_left_to_update, False
+        self._has_looked = False
         if rule is None or not self._has_rule:
             assert not self._measures, "the solver has a rule in every step"
             super()._begin_fused(None, norms, keeps_updates=keeps_updates)
@@ -90,10 +96,6 @@ class DeviceFlatUpdate(FlatUpdate):
             limit=self._settings.clip_gradients if self._measures else -1.0,
             unscale=1.0 / self.loss_scale,
         )
-        if self.losses_to_note:
-            self._on_device.note_losses(self.losses_to_note)
-        if self._measures:
-            self._on_device.measure(self._values(self._parameters.diff), self.shares.owned)
 
     def update(
         self,
@@ -106,18 +108,27 @@ class DeviceFlatUpdate(FlatUpdate):
         """As :meth:`FlatUpdate.update`, but whether the gradient was finite is known when :meth:`finish` says it."""
         if not self._has_rule:
             return super().update(compute_update_value, start, stop, guarded=guarded)
+        stop = self.count if stop is None else stop
         own_diff = (self._array if self._keeps_updates else self._values)(self._parameters.diff)
-        self._on_device.run(
-            start,
-            self.count if stop is None else stop,
-            self._array(self._parameters.data),
-            self.shares.gradients or [own_diff],
-            [self._array(memory) for memory in self.history],
-            self._regularization,
-            kept=own_diff if self._keeps_updates else None,
-            guarded=guarded and not self._measures,
-        )
-        self._is_unread |= guarded or self._measures or bool(self.losses_to_note)
+        data, history = self._array(self._parameters.data), [self._array(memory) for memory in self.history]
+        diffs, kept = self.shares.gradients or [own_diff], own_diff if self._keeps_updates else None
+        measures, losses, guards = self._measures, self.losses_to_note, guarded and not self._measures
+
+        has_looked, self._has_looked = self._has_looked, True
+
+        def give() -> None:
+            if losses and not has_looked:
+                self._on_device.note_losses(losses)
+            if measures and not has_looked:
+                self._on_device.measure(own_diff, self.shares.owned)
+            self._on_device.run(start, stop, data, diffs, history, self._regularization, kept=kept, guarded=guards)
+
+        if (start, stop) == (0, self.count):
+            places = [self._backend.address(array) for array in (data, own_diff, *diffs, *history, *losses)]
+            self._recorded.run((type(self._rule), *places, kept is None, measures, len(losses), guards), give)
+        else:
+            give()
+        self._is_unread |= guarded or measures or bool(losses)
         return True
 
     def finish(self) -> bool:
