@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before numpy is loaded: several ranks and tests share the cores.
@@ -19,6 +20,15 @@ from tests.paths import DATA, GOLDEN, REPOSITORY
 # pytest-timeout ends what hangs; a single slow example on a busy machine is no failure.
 hypothesis.settings.register_profile("default-without-deadline", deadline=None)
 hypothesis.settings.load_profile("default-without-deadline")
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen() -> Iterator[None]:
+    """What a test chooses by ``set_mode_cpu`` and its like is forgotten when it ends."""
+    yield
+    ranks = sys.modules.get("paratrain.pycaffe.ranks")
+    if ranks is not None:
+        vars(ranks.choices).update(vars(ranks.Choices()))
 
 
 @pytest.fixture(scope="session")

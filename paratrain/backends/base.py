@@ -8,15 +8,14 @@ Every array that a primitive takes is a plain C-contiguous (N, C, spatial ...) a
 from __future__ import annotations
 
 import abc
-import enum
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
+from paratrain.backends.geometry import ConvolutionGeometry, LocalResponseGeometry, PoolingGeometry, PoolMethod
 from paratrain.backends.timing import HostTimer, Timer
 from paratrain.backends.update_rules import MOST_ADDED, AdamRule, DeviceUpdate, FusedUpdate, MomentumRule, UpdateRule
 from paratrain.blob.synced_memory import Device
@@ -52,30 +51,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ConvolutionGeometry:
-    """Sizes of a convolution over any number of spatial axes.
-
-    Bottom (batch, channels, *spatial), weights (output_channels, channels / groups, *kernel),
-    top (batch, output_channels, *output_spatial); output axis = (in + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1.
-    """
-
-    batch: int
-    channels: int
-    spatial: tuple[int, ...]
-    output_channels: int
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int = 1
-
-    @property
-    def output_spatial(self) -> tuple[int, ...]:
-        sizes = zip(self.spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True)
-        return tuple((n + 2 * pad - (dilation * (k - 1) + 1)) // stride + 1 for n, k, stride, pad, dilation in sizes)
-
-
 class Convolution(Protocol):
     """A convolution of one geometry and its gradients. Gradients of parameters are added, that of the bottom is written."""
 
@@ -102,34 +77,6 @@ class Im2col(Protocol):
         """bottom_diff = for each pixel the sum over all the columns it was copied to."""
 
 
-class PoolMethod(enum.Enum):
-    """What a pooling does with a window: its maximum, its average, or one of its pixels drawn by their values."""
-
-    MAX = "MAX"
-    AVE = "AVE"
-    STOCHASTIC = "STOCHASTIC"
-
-
-@dataclass(frozen=True)
-class PoolingGeometry:
-    """Sizes of a pooling over (N, C, H, W); ``output`` is (height, width) of the top, rounded as Caffe does.
-
-    Windows may reach over the padded bottom and right edge. MAX takes what lies inside the image, the first of equals in
-    row order; AVE divides the sum by the part of the window that lies inside the padded image. STOCHASTIC has no padding
-    and takes the first pixel, in row order, at which the running sum reaches (1 - u) times the sum of the window, u being
-    a number that is given for each window; the first pixel where none does.
-    """
-
-    method: PoolMethod
-    batch: int
-    channels: int
-    spatial: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    output: tuple[int, int]
-
-
 class Pooling(Protocol):
     """A pooling of one geometry."""
 
@@ -141,17 +88,6 @@ class Pooling(Protocol):
 
     def backward(self, bottom: Any, top_diff: Any, bottom_diff: Any) -> None:
         """Write bottom_diff. ``bottom`` is that of the last forward pass; the top may hold something else by now."""
-
-
-@dataclass(frozen=True)
-class LocalResponseGeometry:
-    """Local response normalization over (N, C, *spatial): ``y = x (k + alpha / size * sum of x^2 over size channels)^-beta``."""
-
-    shape: tuple[int, ...]
-    size: int
-    alpha: float
-    beta: float
-    k: float
 
 
 class LocalResponseNormalization(Protocol):

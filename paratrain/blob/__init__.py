@@ -3,7 +3,8 @@
 from paratrain.blob.blob import Blob
 from paratrain.blob.blob_vector import BlobVector
 from paratrain.blob.gradient_memory import GradientMemory, GradientSlice
-from paratrain.blob.synced_memory import Arrangement, Device, Head, Memory, MemorySlice, SyncedMemory, whole_block
+from paratrain.blob.memory_slice import MemorySlice, whole_block
+from paratrain.blob.synced_memory import Arrangement, Device, Head, Memory, SyncedMemory
 
 __all__ = [
     "Arrangement",

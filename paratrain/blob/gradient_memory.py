@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from paratrain.blob.synced_memory import Device, HostArray, Memory, MemorySlice
+from paratrain.blob.memory_slice import MemorySlice
+from paratrain.blob.synced_memory import Device, HostArray, Memory
 
 __all__ = ["GradientMemory", "GradientSlice"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paratrain.blob import Memory, MemorySlice, SyncedMemory
+from paratrain.blob import Memory, SyncedMemory, whole_block
 from paratrain.blob.limits import check_bytes, format_bytes
 from paratrain.blob.synced_memory import aligned_zeros
 from paratrain.net.arena import Life, place
@@ -176,9 +176,7 @@ def _lives(net: Net, runs_back: Sequence[bool]) -> list[tuple[SyncedMemory, Life
 
 
 def _use(uses: dict[int, _Use], memory: Memory) -> _Use:
-    whole = memory
-    while isinstance(whole, MemorySlice):
-        whole = whole.whole
+    whole = whole_block(memory)
     return uses.setdefault(id(whole), _Use(whole))
 
 
