@@ -69,7 +69,7 @@ class CupyBackend(Backend):
         self.forms = Forms(self.device)
         self.faults = Faults(self.device)
         """What kernels have found wrong."""
-        self.workspace, self._scratch = Workspace(self.device), Workspace(self.device)
+        self.workspace = Workspace(self.device)
         self.blas = Blas(self.stream, allow_tf32=self.precision is Precision.TF32, fast=fast)
 
     @classmethod
@@ -87,8 +87,7 @@ class CupyBackend(Backend):
         """cuDNN on the backend's stream; None, with a line in the log, where it cannot be used."""
         from paratrain.backends.cupy.cudnn.runner import create_runner
 
-        rooms = self.workspace, self._scratch
-        return create_runner(self.stream, *rooms, self.precision, fast=self.fast, measures=self.autotune)
+        return create_runner(self.stream, self.workspace, self.precision, fast=self.fast, measures=self.autotune)
 
     def convolution(self, geometry: ConvolutionGeometry, dtype: npt.DTypeLike) -> Convolution:
         from paratrain.backends.cupy.convolution import CupyConvolution
@@ -134,7 +133,7 @@ class CupyBackend(Backend):
     can_record = True
 
     def record(self, run: Callable[[], None]) -> CudaGraph | None:
-        self.workspace.is_recorded = self._scratch.is_recorded = True
+        self.workspace.is_recorded = True
         work = ParameterWork(self.forms, self.precision.storage)
         graph = capture(self.stream, lambda: work.gather(run))
         if graph is not None:

@@ -42,7 +42,6 @@ class CudnnRunner:
         self,
         stream: Any,
         workspace: Workspace,
-        scratch: Workspace,
         precision: Precision,
         *,
         fast: bool = False,
@@ -52,8 +51,6 @@ class CudnnRunner:
         cudnn = library()
         self.precision = precision
         self._stream, self._workspace = stream, workspace
-        self.scratch = scratch
-        """Memory for what a task writes, to be read before the next one runs."""
         self._handle = cudnn.create_handle()
         weakref.finalize(self, cudnn.destroy_handle, self._handle).atexit = False
         cudnn.set_stream(handle=self._handle, stream=stream.ptr)
@@ -166,7 +163,6 @@ class CudnnRunner:
 def create_runner(
     stream: Any,
     workspace: Workspace,
-    scratch: Workspace,
     precision: Precision,
     *,
     fast: bool = False,
@@ -176,7 +172,7 @@ def create_runner(
     reason = problem()
     if reason is None:
         try:
-            return CudnnRunner(stream, workspace, scratch, precision, fast=fast, measures=measures)
+            return CudnnRunner(stream, workspace, precision, fast=fast, measures=measures)
         except RuntimeError as error:
             reason = f"it does not start: {error}"
     note_absence_of_cudnn(reason)
