@@ -18,6 +18,10 @@ if str(REPOSITORY) not in sys.path:  # the checkout's own package, and the helpe
     sys.path.insert(0, str(REPOSITORY))
 
 
+_TRACEBACK = 8000
+"""Characters of a traceback that are kept, the last ones."""
+
+
 class Findings:
     """Rows of a table (what, asked, found, right or not) and notes, kept in ``path`` so that a crash loses nothing.
 
@@ -62,6 +66,8 @@ class Findings:
             lines = (str(error) or type(error).__name__).strip().splitlines() or [type(error).__name__]
             said = " ".join(line.strip() for line in lines if line.strip())
             self.check(what, False, asked=asked, found=f"{type(error).__name__}: {said[:300]}")
+            self.rows[-1]["traceback"] = traceback.format_exc()[-_TRACEBACK:]
+            self.save()
 
     @property
     def exit_code(self) -> int:

@@ -3,8 +3,8 @@
     python benchmarks/gpu_golden.py layers|nets|solvers [--precision float32] [--names a,b] [--out FILE]
 
 The recorded figures are those of ``tests/golden``. In float32 layers have to agree to 1e-4, nets to 1e-3, and the first 20
-losses of each run to 1e-3. In bfloat16 layers agree to 1e-2 of the largest value of an array, small nets and the losses of
-some runs to 1e-2.
+losses of each run to 1e-3. In other precisions layers agree to 1e-2 of the largest value of an array, small nets and the
+losses of some runs to 1e-2.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_findings import Findings
+from gpu_nets import PRECISIONS
 
 STEP_COUNT = 20
 NETS = ("lenet", "cifar10_quick", "caffenet", "googlenet", "resnet50", "resnet50_deploy")
@@ -101,7 +102,7 @@ def _follow(name: str, step_count: int) -> list[float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("layers", "nets", "solvers"))
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--names", help="only these, divided by commas")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()

@@ -20,11 +20,38 @@ from gpu_findings import Findings
 
 _KERNEL = re.compile(r"__global__\s+(?:__launch_bounds__\(\w+\)\s+)?void\s+([\w#]+)")
 _MACRO = re.compile(r"^#define (\w+)\((\w+)[^)]*\)((?:.*\\\n)*.*\n)", re.MULTILINE)
+_CONDITION = re.compile(r"#\s*if\s+(!?)defined\((STORAGE_IS_\w+)\)\s*$")
+_STORAGE = {"float64": "DOUBLE", "float16": "HALF", "bfloat16": "BFLOAT16"}
 _ATTRIBUTES = ("num_regs", "shared_size_bytes", "local_size_bytes", "max_threads_per_block")
 
 
-def kernel_names(text: str) -> list[str]:
-    """The kernels that a family defines, also by macros that take a name, or a part of one, first."""
+def for_type(text: str, dtype: str) -> str:
+    """The text without what the preprocessor leaves out for a type: ``#if defined(STORAGE_IS_DOUBLE)``, with ``!`` or #else."""
+    defined = f"STORAGE_IS_{_STORAGE.get(dtype, 'FLOAT')}"
+    lines, stack = (
+        list[str](),
+        list[bool | None](),
+    )  # of each #if around: whether this branch counts; None of other conditions
+    for line in text.splitlines():
+        condition = _CONDITION.match(line)
+        if condition:
+            stack.append((condition[2] == defined) != bool(condition[1]))
+        elif re.match(r"#\s*if", line):
+            stack.append(None)
+        elif re.match(r"#\s*elif", line) and stack:
+            stack[-1] = None
+        elif re.match(r"#\s*endif", line) and stack:
+            stack.pop()
+        elif re.match(r"#\s*else", line) and stack:
+            stack[-1] = None if stack[-1] is None else not stack[-1]
+        if False not in stack:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def kernel_names(text: str, dtype: str) -> list[str]:
+    """The kernels that a family defines for a type, also by macros that take a name, or a part of one, first."""
+    text = for_type(text, dtype)
     names = _KERNEL.findall(_MACRO.sub("", text))
     for macro, parameter, body in _MACRO.findall(text):
         for argument in re.findall(rf"^{macro}\((\w*)", text, re.MULTILINE):
@@ -43,7 +70,7 @@ def build(family: str, dtype: str) -> tuple[str, str, str, dict[str, Any]]:
         text = source(family)
         module = gpu.library().RawModule(code=text, options=options(dtype_named(dtype)), backend="nvrtc")
         found = {}
-        for name in kernel_names(text):
+        for name in kernel_names(text, dtype):
             function = module.get_function(name)
             found[name] = {key: getattr(function, key) for key in _ATTRIBUTES if hasattr(function, key)}
     except Exception as error:  # whatever a compiler or a driver finds
@@ -67,12 +94,13 @@ def main() -> int:
     with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(build, family, dtype) for family in families for dtype in arguments.types.split(",")]
         for one in waiting:
-            family, dtype, problem, found = one.result()
-            findings.check(
-                f"{family}, {dtype}", not problem, asked="compiles", found=problem or f"{len(found)} kernels"
-            )
-            attributes[f"{family}, {dtype}"] = found
-            spilling += [f"{name} ({dtype})" for name, one in found.items() if one.get("local_size_bytes", 0) > 0]
+            with findings.trying("compiling"):  # a process of the pool may crash
+                family, dtype, problem, found = one.result()
+                findings.check(
+                    f"{family}, {dtype}", not problem, asked="compiles", found=problem or f"{len(found)} kernels"
+                )
+                attributes[f"{family}, {dtype}"] = found
+                spilling += [f"{name} ({dtype})" for name, of in found.items() if of.get("local_size_bytes", 0) > 0]
     findings.note("kernels", attributes)
     findings.goal("kernels with variables in local memory", None, found=", ".join(spilling) or "none")
     return findings.exit_code

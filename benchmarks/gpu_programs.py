@@ -10,11 +10,13 @@ them under compute-sanitizer: memcheck, with each array in memory of its own, an
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,12 @@ _SANITIZED = {
         "tests/unit/layers/cupy/test_softmax.py", "tests/unit/layers/cupy/test_normalization.py",
     ),
 }  # fmt: skip
-_PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer", "/opt/cuda/bin")
+_PLACES = (
+    "/usr/local/cuda*/bin",
+    "/usr/local/cuda*/compute-sanitizer",
+    "/opt/cuda*/bin",
+    "/opt/nvidia/*/compute-sanitizer",
+)
 _GOAL = 0.7
 _FOUND = 86
 """compute-sanitizer's exit code where it has found something."""
@@ -48,7 +55,7 @@ _FOUND = 86
 
 def pytest_command(report: Path, *words: str) -> list[str]:
     """Pytest on the real GPU: warnings of libraries are no errors here."""
-    fixed = ["-q", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts=--import-mode=importlib"]
+    fixed = ["-p", "no:cacheprovider", "-W", "default", "-o", "addopts=--import-mode=importlib"]
     return [sys.executable, "-m", "pytest", *fixed, f"--junitxml={report}", *words]
 
 
@@ -61,12 +68,22 @@ def check_units(findings: Findings, words: list[str]) -> None:
     """All unit tests of the GPU's kernels and layers."""
     if importlib.util.find_spec("xdist") is not None and not words:
         words = ["-n", "4", "--dist", "loadfile"]
+    if importlib.util.find_spec("pytest_timeout") is not None:
+        words = ["--timeout=60", "--timeout-method=thread", *words]  # a signal does not reach what waits for the GPU
+    limit_s = 0.85 * float(os.environ.get("PARATRAIN_SECTION_S", "600"))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         chosen = [] if any(word.startswith("tests/") for word in words) else list(_TESTS)
-        done = subprocess.run(pytest_command(report, *chosen, *words), cwd=REPOSITORY, env=environment(), check=False)
+        command = pytest_command(report, "--tb=short", "-v", *chosen, *words)
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment())
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            findings.check("all tests in time", False, asked=f"{limit_s:.0f} s", found="some had not run")
+            process.send_signal(signal.SIGINT)  # it reports what it has found
+            code = process.wait()
         if not report.exists():
-            findings.check("the tests", False, found=f"pytest ended with {done.returncode} and no report")
+            findings.check("the tests", False, found=f"pytest ended with {code} and no report")
             return
         cases = list(ElementTree.parse(report).iter("testcase"))
     counts = {"failed": 0, "skipped": 0}
@@ -84,7 +101,8 @@ def check_units(findings: Findings, words: list[str]) -> None:
 
 def check_sanitizer(findings: Findings, words: list[str]) -> None:
     """compute-sanitizer over some tests, file by file, as long as there is time."""
-    found = shutil.which("compute-sanitizer", path=os.pathsep.join([os.environ.get("PATH", ""), *_PLACES]))
+    places = [place for pattern in _PLACES for place in sorted(glob.glob(pattern))]
+    found = shutil.which("compute-sanitizer", path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
     if found is None:
         findings.skip("compute-sanitizer is not installed")
         return

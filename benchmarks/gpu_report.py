@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 from gpu_sections import Outcome
 from machine import describe
 
-__all__ = ["file_name", "write_report"]
+__all__ = ["Report", "file_name", "summary", "write_report"]
 
+_MOST_WRONG = 16
 _VERDICTS = {("is_right", True): "right", ("is_right", False): "**WRONG**", ("is_reached", True): "reached",
              ("is_reached", False): "missed"}  # fmt: skip
 
@@ -37,9 +40,64 @@ def write_report(
         "gpu": gpu, "command": command, "machine": head.splitlines(), "seconds": seconds,
         "sections": [outcome.values for outcome in outcomes],
     }  # fmt: skip
-    paths[0].write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    paths[1].write_text("\n".join(_lines(command, head, outcomes, gpu, seconds)) + "\n", encoding="utf-8")
+    texts = json.dumps(values, indent=1), "\n".join(_lines(command, head, outcomes, gpu, seconds))
+    for path, text in zip(paths, texts, strict=True):
+        unfinished = path.with_name(f"{path.name}.new")  # whoever is ended in the middle leaves the file of before
+        unfinished.write_text(f"{text}\n", encoding="utf-8")
+        unfinished.replace(path)
     return paths
+
+
+class Report:
+    """The files of a run, written anew with each section: ``PREFIX-GPU-partial`` until it has finished as a whole."""
+
+    def __init__(self, folder: Path, prefix: str, command: str, gpu: str, names: Sequence[str]) -> None:
+        self._given = folder, prefix, command
+        self._gpu, self._names, self._begin = gpu, list(names), time.monotonic()
+        self._found: dict[str, Outcome] = {}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What is known, in the order of the sections."""
+        return [self._found[name] for name in self._names if name in self._found]
+
+    def add(self, outcome: Outcome) -> None:
+        """Print the line of a section, and write what is known."""
+        print(outcome.line, flush=True)
+        self._found[outcome.name] = outcome
+        self._write(is_partial=True)
+
+    def finish(self, *, is_whole: bool) -> tuple[Path, Path]:
+        """Write the last of it and return the files; those of a whole run take the place of the partial ones."""
+        partial = self._write(is_partial=True)
+        if not is_whole:
+            return partial
+        written = self._write(is_partial=False)
+        for path in partial:
+            path.unlink()
+        return written
+
+    def _write(self, *, is_partial: bool) -> tuple[Path, Path]:
+        seconds = time.monotonic() - self._begin
+        return write_report(*self._given, self.outcomes, gpu=self._gpu, seconds=seconds, is_partial=is_partial)
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """What is wrong, the first of each section before others, and after it all goals with what was found."""
+    wrong = [[row for row in outcome.rows if row.get("is_right") is False] for outcome in outcomes]
+    named = [[f"{outcome.name}: {_text(row)}" for row in rows] for outcome, rows in zip(outcomes, wrong, strict=True)]
+    ordered = [line for depth in itertools.zip_longest(*named) for line in depth if line is not None]
+    lines = ["wrong:", *(f"  {line[:240]}" for line in ordered[:_MOST_WRONG])] if ordered else []
+    if len(ordered) > _MOST_WRONG:
+        lines.append(f"  and {len(ordered) - _MOST_WRONG} more")
+    goals = [row for outcome in outcomes for row in outcome.rows if "is_reached" in row]
+    lines += ["goals:"] if goals else []
+    return lines + [f"  {'reached' if row['is_reached'] else 'missed ':<8}{_text(row)[:160]}" for row in goals]
+
+
+def _text(row: dict[str, Any]) -> str:
+    asked = f" (asked {row['asked']})" if row["asked"] else ""
+    return " ".join(f"{row['what']}: {row['found']}{asked}".split())
 
 
 def _lines(command: str, head: str, outcomes: Sequence[Outcome], gpu: str, seconds: float) -> list[str]:

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -17,26 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpu_process import end, last_words, section_environment, shortened, show_stacks, why_ended
 from machine import REPOSITORY
 
-__all__ = ["Gpu", "Outcome", "Section", "find_gpu", "run_sections", "select"]
+__all__ = ["Outcome", "Section", "run_sections", "select"]
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 _LEAST_S = 5.0
 _SHARE_OF_FREE = 0.8
 """How much of the memory that is free at the start all processes of a moment may take together."""
-_KILL_S = 5.0
-_LOOK = """
-import json
-from paratrain import gpu
-problem = gpu.problem()
-if problem is not None:
-    print(json.dumps({"problem": problem}))
-else:
-    runtime = gpu.library().cuda.runtime
-    name = runtime.getDeviceProperties(gpu.library().cuda.Device().id)["name"]
-    print(json.dumps({"name": name.decode() if isinstance(name, bytes) else name, "free_bytes": runtime.memGetInfo()[0]}))
-"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +38,8 @@ class Section:
     """Nothing else may run on the GPU: it is timed, or prepares what others need."""
     needs: tuple[str, ...] = ()
     """Modules without which it is skipped, and programs: ``$mpirun``."""
+    is_vital: bool = False
+    """Where nothing of it is right, all sections after it are skipped."""
 
 
 @dataclass
@@ -81,25 +71,6 @@ class Outcome:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """The GPU that computes, or why there is none."""
-
-    name: str = ""
-    free_bytes: int = 0
-    problem: str = ""
-
-
-def find_gpu() -> Gpu:
-    """Look for it in a process of its own, which leaves nothing on it."""
-    done = subprocess.run(
-        [sys.executable, "-c", _LOOK], env=_environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        return Gpu(problem=(done.stderr.strip().splitlines() or ["paratrain cannot be loaded"])[-1])
-    return Gpu(**json.loads(done.stdout.splitlines()[-1]))
-
-
 def select(sections: Sequence[Section], only: str | None, skip: str | None) -> list[Section]:
     """The sections that two lists of names, divided by commas, leave; ``speed`` stands for all that begin with ``speed-``.
 
@@ -129,20 +100,30 @@ def run_sections(
     total_s: float,
     jobs: int,
     report: Callable[[Outcome], None],
+    patience: float = 1.0,
 ) -> list[Outcome]:
     """Run all sections and return how they ended, in their order. ``folder`` gets ``NAME.log`` and ``NAME.json`` of each.
 
     ``free_bytes`` is the GPU's memory that nobody has taken: sections keep within a part of it.
     Neighbours that need not be alone run ``jobs`` at a time. What has not begun after ``total_s`` is skipped, and what still
-    runs then is ended. ``report`` is called with each outcome as soon as it is known, by one thread at a time.
+    runs then is ended; so is what runs longer than its limit times ``patience``. ``report`` is called with each outcome as soon
+    as it is known, by one thread at a time.
     """
     stop, lock = time.monotonic() + total_s, threading.Lock()
     budget, running = int(_SHARE_OF_FREE * free_bytes), set[subprocess.Popen[Any]]()
 
+    dead: list[str] = []
+
     def run(section: Section) -> Outcome:
         share = budget if section.is_alone else budget // jobs
-        outcome = _run(section, folder, stop, _environment(share), running)
+        if dead:
+            outcome = Outcome(section.name, "skipped", 0.0, f"{dead[0]} has failed")
+        else:
+            outcome = _run(section, folder, stop, section_environment(share), running, patience)
         with lock:
+            is_right = any(row.get("is_right") for row in outcome.rows)
+            if section.is_vital and outcome.status == "FAILED" and not is_right:
+                dead.append(section.name)
             report(outcome)
         return outcome
 
@@ -154,7 +135,7 @@ def run_sections(
             except KeyboardInterrupt:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(running):
-                    _end(process)
+                    end(process)
                 raise
     return outcomes
 
@@ -174,9 +155,16 @@ def _groups(sections: Sequence[Section]) -> Iterator[list[Section]]:
 
 def _missing(section: Section) -> str:
     for need in section.needs:
-        if need.startswith("$"):
-            beside = Path(sys.executable).with_name(need[1:])
-            if not beside.exists() and shutil.which(need[1:]) is None:
+        if need == "$mpirun":
+            from paratrain.errors import ParatrainError
+            from paratrain.launch.self_launch import find_mpirun
+
+            try:
+                find_mpirun(os.environ)
+            except ParatrainError as error:
+                return str(error)
+        elif need.startswith("$"):
+            if shutil.which(need[1:]) is None:
                 return f"no {need[1:]} on the path"
         elif importlib.util.find_spec(need) is None:
             return f"{need} is not installed"
@@ -184,12 +172,17 @@ def _missing(section: Section) -> str:
 
 
 def _run(
-    section: Section, folder: Path, stop: float, environment: dict[str, str], running: set[subprocess.Popen[Any]]
+    section: Section,
+    folder: Path,
+    stop: float,
+    environment: dict[str, str],
+    running: set[subprocess.Popen[Any]],
+    patience: float,
 ) -> Outcome:
     missing, left_s = _missing(section), stop - time.monotonic()
     if missing or left_s < _LEAST_S:
         return Outcome(section.name, "skipped", 0.0, missing or "the time is over (--minutes)")
-    limit_s = min(section.limit_s, left_s)
+    limit_s = min(patience * section.limit_s, left_s)
     found_file, log = folder / f"{section.name}.json", folder / f"{section.name}.log"
     found_file.unlink(missing_ok=True)
     command = [sys.executable, *section.command, "--out", str(found_file)]
@@ -207,47 +200,26 @@ def _run(
         running.add(process)
         try:
             code = process.wait(limit_s)
-            reason = _reason(code)
+            reason = why_ended(code)
         except subprocess.TimeoutExpired:
             code, reason = 1, f"did not end within {limit_s:.0f} s"
+            show_stacks(process)
         finally:
-            _end(process)
+            end(process)
             running.discard(process)
     found = _read(found_file)
     if found["skipped"]:
         return Outcome(section.name, "skipped", time.monotonic() - begin, found["skipped"])
     is_wrong = any(row.get("is_right") is False for row in found["rows"])
     status = "FAILED" if code or is_wrong or not found["rows"] else "OK"
+    text = log.read_text(encoding="utf-8", errors="replace")
     if status == "FAILED" and not is_wrong:
-        reason = f"{reason or 'it found nothing'}; see {log.name}: {_last_line(log)}"
+        reason = f"{reason or 'it found nothing'}; see {log.name}: {last_words(text)}"
     elif code in (0, 1) and is_wrong and not reason.startswith("did not"):
         reason = ""  # the row says more
     if status == "FAILED":
-        found["notes"]["log"] = log.read_text(encoding="utf-8", errors="replace")[-6000:]
+        found["notes"]["log"] = shortened(text)
     return Outcome(section.name, status, time.monotonic() - begin, reason, found["rows"], found["notes"])
-
-
-def _reason(code: int) -> str:
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
-    return f"exit code {code}" if code else ""
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    """End what is left of the section: its process group, first with the chance to clean up."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        if process.poll() is not None:
-            time.sleep(0.1)
-            continue
-        try:
-            process.wait(_KILL_S)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -256,17 +228,3 @@ def _read(path: Path) -> dict[str, Any]:
         return {**nothing, **json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError):
         return nothing
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it said nothing"
-
-
-def _environment(memory_bytes: int | None = None) -> dict[str, str]:
-    given = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    path = os.pathsep.join([*given, str(REPOSITORY)])
-    found = {"OMP_NUM_THREADS": "4", **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    if memory_bytes is not None:
-        found["CUPY_GPU_MEMORY_LIMIT"] = str(memory_bytes)  # CuPy's pools keep to it
-    return found

@@ -4,7 +4,8 @@
 
 A step is: clear the gradients, forward, backward, SGD with momentum and weight decay. Random data lie on the GPU, on both sides.
 Steps are timed in blocks of some tenths of a second, with the GPU idle before and after each; counted is the median of the
-blocks, after a warm-up. Each side runs in a process of its own, one after the other. Peers: ``eager`` (channels last),
+blocks, after a warm-up. Each side runs in a process of its own, one after the other, in as many rounds as --rounds says; the
+median of the rounds counts, of an even number the slower of the middle two. Peers: ``eager`` (channels last),
 ``eager-plain`` (channels second), and ``compile``, ``reduce-overhead`` and ``max-autotune`` (modes of torch.compile, channels
 last); all of them with cuDNN's benchmark mode and fused SGD. The quickest is what paratrain is compared with.
 """
@@ -12,6 +13,7 @@ last); all of them with cuDNN's benchmark mode and fused SGD. The quickest is wh
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -69,6 +71,7 @@ def time_own(name: str, precision: str, batch: int, seconds: float) -> dict[str,
     from paratrain import gpu
 
     pool = gpu.library().get_default_memory_pool()
+    gc.collect()  # a net of the precision before may still hold memory
     pool.free_all_blocks()
     with recording_message() as said:
         solver = make_solver(name, precision, batch, NETS[name][1])
@@ -113,14 +116,28 @@ def _results(command: list[str], options: argparse.Namespace) -> dict[str, dict[
     return found
 
 
+def together(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of a side's turns: that of the median turn, with the least and most of all; a problem only if all have one."""
+    timed = sorted((turn for turn in turns if "ms" in turn), key=lambda turn: turn["ms"])
+    if not timed:
+        return turns[-1]
+    found = dict(timed[len(timed) // 2])
+    found["least_ms"] = min(turn["least_ms"] for turn in timed)
+    found["most_ms"] = max(turn["most_ms"] for turn in timed)
+    return {**found, "turns_ms": [turn.get("ms") for turn in turns]}
+
+
 def compare(findings: Findings, options: argparse.Namespace) -> None:
     """Time all sides, and add a row for each precision and each peer."""
     goal, wanted = NETS[options.net][2], [peer for peer in options.peers.split(",") if peer]
-    sides = {"paratrain": own_side(options)}
-    _keep(findings, options, sides)
-    for peer in wanted:
-        sides[f"PyTorch {peer}"] = peer_side(options, peer)
-        _keep(findings, options, sides)
+    turns: dict[str, list[dict[str, dict[str, Any]]]] = {}
+    sides: dict[str, dict[str, dict[str, Any]]] = {}
+    for _ in range(options.rounds):
+        for name in ("paratrain", *(f"PyTorch {peer}" for peer in wanted)):
+            found = own_side(options) if name == "paratrain" else peer_side(options, name.partition(" ")[2])
+            turns.setdefault(name, []).append(found)
+            sides[name] = {precision: together([turn[precision] for turn in turns[name]]) for precision in found}
+            _keep(findings, options, sides)
     for precision, found in sides["paratrain"].items():
         what = f"{options.net}, {options.batch}, {precision}"
         if "ms" not in found:
@@ -167,6 +184,7 @@ def main() -> int:
     parser.add_argument("--peers", default="eager", help=f"of {', '.join(PEERS)}; none without PyTorch")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long each is timed")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each side")
     parser.add_argument(
         "--limit", type=float, help="seconds after which a side is given up (default: its part of the section's)"
     )
@@ -176,6 +194,7 @@ def main() -> int:
     options.batch = options.batch or NETS[options.net][0]
     side_count = 1 + len([peer for peer in options.peers.split(",") if peer])
     options.limit = options.limit or 0.95 * float(os.environ.get("PARATRAIN_SECTION_S", "600")) / side_count
+    options.limit /= options.rounds
     if options.worker:
         work(options)
         return 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,13 @@ import numpy as np
 from accuracy import prepare
 from gpu_findings import Findings
 from gpu_nets import PRECISIONS
+from gpu_process import last_words, show_stacks, why_ended
 
 _HALF_A_POINT = 0.005
 _TOLERANCE = 2e-3
+_PART = 0.4
+"""Of the section's time, for one run: one that hangs leaves some to others."""
+_LATE = 124
 
 
 def train(folder: Path, *words: str, ranks: int = 1) -> tuple[list[dict[str, Any]], str, float]:
@@ -47,28 +50,49 @@ def train(folder: Path, *words: str, ranks: int = 1) -> tuple[list[dict[str, Any
     ]
     environment = dict(os.environ)
     if ranks > 1:
-        beside = Path(sys.executable).with_name("mpirun")
-        mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
-        command = [str(mpirun), "-n", str(ranks), *command]
+        from paratrain.launch.self_launch import find_mpirun, mpirun_arguments, mpirun_family, own_core_count
+
+        mpirun = find_mpirun(os.environ)
+        command = mpirun_arguments(mpirun, mpirun_family(mpirun), ranks, command, os.geteuid() == 0, own_core_count())
         limit = environment.get("CUPY_GPU_MEMORY_LIMIT", "")
         if limit.isdecimal():
             environment["CUPY_GPU_MEMORY_LIMIT"] = str(int(limit) // ranks)
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     begin = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr)
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        said = [line for line in lines if line.startswith("paratrain: ")]
-        raise RuntimeError((said or lines)[-1])
+    limit_s = _PART * float(os.environ.get("PARATRAIN_SECTION_S", "600"))
+    code, log = _run(command, folder, environment, limit_s)
+    if code:
+        print(log, flush=True)
+        said = [line for line in log.splitlines() if line.startswith("paratrain: ")]
+        ended = f"did not end within {limit_s:.0f} s" if code == _LATE else why_ended(code)
+        raise RuntimeError(said[-1] if said else f"{ended}: {last_words(log)}")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return records, done.stderr, time.perf_counter() - begin
+    return records, log, time.perf_counter() - begin
 
 
-def check_accuracy(findings: Findings, iterations: int) -> None:
+def _run(command: list[str], folder: Path, environment: dict[str, str], limit_s: float) -> tuple[int, str]:
+    """Exit code, ``_LATE`` for one that was ended since it took too long, and all that was written to stderr."""
+    with (folder / "said.txt").open("w+", encoding="utf-8", errors="replace") as said:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = _LATE
+            show_stacks(process)
+            process.terminate()  # mpirun ends what is left of its ranks
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        said.seek(0)
+        return code, said.read()
+
+
+def check_accuracy(findings: Findings, iterations: int, precisions: list[str]) -> None:
     """LeNet in each precision."""
     found: dict[str, float] = {}
-    for precision in PRECISIONS:
+    for precision in precisions:
         what = f"LeNet on digits in {precision}, {iterations} iterations"
         with findings.trying(what), tempfile.TemporaryDirectory() as place:
             prepare(Path(place), 1, iterations)
@@ -123,13 +147,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("accuracy", "ranks"))
     parser.add_argument("--iterations", type=int)
+    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="of accuracy, divided by commas")
     parser.add_argument("--sizes", default="2,4", help="numbers of ranks, divided by commas")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     findings = Findings(arguments.out)
     with findings.trying(f"training ({arguments.what})"):
         if arguments.what == "accuracy":
-            check_accuracy(findings, arguments.iterations or 1000)
+            check_accuracy(findings, arguments.iterations or 1000, arguments.precisions.split(","))
         else:
             check_ranks(findings, arguments.iterations or 20, [int(size) for size in arguments.sizes.split(",")])
     return findings.exit_code

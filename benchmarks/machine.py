@@ -13,7 +13,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def describe(*packages: str) -> str:
-    """Return lines that name the processor, its cores in use, Python, the packages and the commit of this checkout."""
+    """Return lines that name the processor, its cores in use, Python, the packages and the commit of this checkout.
+
+    A copy without git's data takes the commit from the variable PARATRAIN_COMMIT.
+    """
     versions = ", ".join(f"{name} {_version(name)}" for name in ("numpy", *packages))
     return "\n".join(
         [
@@ -40,7 +43,13 @@ def _processor() -> str:
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+        except OSError:  # no git here; a copy of a checkout may have no history either
+            return ""
 
+    given = os.environ.get("PARATRAIN_COMMIT", "")
+    if given:
+        return given
     changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return (git("rev-parse", "--short", "HEAD") or "unknown") + changed

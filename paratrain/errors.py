@@ -148,9 +148,16 @@ class BackendError(ParatrainError):
 
 
 class MissingDependencyError(ParatrainError):
-    """An optional library that is not installed; the message gives the ``pip install`` that brings it."""
+    """An optional library that is not installed; the message gives the ``pip install`` that brings it, or the ``problem`` with
+    one that is there and does not load.
+    """
 
-    def __init__(self, library: str, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs {library}, which is not installed: pip install 'paratrain[{extra}]'")
+    def __init__(self, library: str, purpose: str, extra: str, problem: str = "") -> None:
+        brought = f"pip install 'paratrain[{extra}]'"
+        super().__init__(
+            f"{purpose} needs {library}, which is installed but does not load ({problem}); {brought} brings what fits"
+            if problem
+            else f"{purpose} needs {library}, which is not installed: {brought}"
+        )
         self.library = library
         self.extra = extra

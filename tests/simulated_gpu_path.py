@@ -136,6 +136,8 @@ def uninstall() -> None:
             del sys.modules["simulated"]
         return
     _forget()
+    if (gpu := sys.modules.get("paratrain.gpu")) is not None:
+        vars(gpu)["_is_used"] = False  # processes may be forked again
     sys.path.remove(str(SIMULATED_GPU))
     _stand_ins.clear()
     _take(_stand_ins)

@@ -45,8 +45,8 @@ def main() -> None:
         {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0, "lr": 2e-3},
     ]
     optimizer = OPTIMIZERS[options.type](groups, **{options.form: True})
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
     times = [cuda_ms(optimizer) / 1e3 for _ in range(options.iters + 2)] if options.device == "cuda" else []
     for _ in range(0 if times else options.iters + 2):
         for parameter, gradient in zip(parameters, gradients, strict=True):

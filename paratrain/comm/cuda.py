@@ -7,6 +7,7 @@ compiled for several GPUs by NVRTC, which needs none.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 import warnings
@@ -28,6 +29,9 @@ __all__ = ["ADD_SOURCE", "CupyDevice", "add_name"]
 _PROCESS = secrets.token_hex(8)
 _BLOCK_BYTES = 2 * 2**20
 """Blocks of whole pages of the GPU, so that nothing else lies in what a handle opens."""
+_UUID_BYTES = 16
+"""CuPy's bytes end at the first that is 0, as a text does, which may be one behind the UUID, of nobody's choice."""
+_OUT_OF_MEMORY = 2
 _NOT_READY = 600
 _PEER_ACCESS_ALREADY_ENABLED = 704
 _FIRST_SHARING_NCCL = 23003
@@ -93,7 +97,7 @@ class CupyDevice:
         with self._errors(f"GPU {index}"):
             self._bus_id = str(self._runtime.deviceGetPCIBusId(index))
             properties = self._runtime.getDeviceProperties(index)
-            self._uuid = bytes(properties.get("uuid", b"")).hex()
+            self._uuid = bytes(properties.get("uuid", b""))[:_UUID_BYTES].hex()
             self._most_blocks = _BLOCKS_PER_PROCESSOR * int(properties["multiProcessorCount"])
             self._device = cupy.cuda.Device(index)
             with self._device:
@@ -120,11 +124,20 @@ class CupyDevice:
         with self._call(
             f"allocating {byte_count:,} bytes on {self.description} for {count:,} values that ranks exchange"
         ):
-            memory = self._cupy.cuda.Memory(byte_count)
+            memory = self._new_block(byte_count)
             array = self._cupy.ndarray((count,), dtype, memptr=self._cupy.cuda.MemoryPointer(memory, 0))
             self._runtime.memsetAsync(memory.ptr, 0, byte_count, self._stream.ptr)
             self._stream.synchronize()
         return array
+
+    def _new_block(self, byte_count: int) -> Any:
+        try:
+            return self._cupy.cuda.Memory(byte_count)
+        except self._runtime.CUDARuntimeError as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
+            self._cupy.get_default_memory_pool().free_all_blocks()  # what it keeps for arrays to come, if anything
+            return self._cupy.cuda.Memory(byte_count)
 
     def export(self, array: DeviceArray) -> bytes:
         with self._call("cudaIpcGetMemHandle"):
@@ -250,8 +263,11 @@ class CupyDevice:
 
     @property
     def nccl_problem(self) -> str:
-        if self._nccl.available:
-            return ""
+        try:
+            if self._nccl.available:
+                return ""
+        except Exception as error:  # of those who look for the library
+            return f"CuPy cannot load NCCL: {error}"
         return "CuPy finds no NCCL library (pip install nvidia-nccl-cu13, or -cu12 for CUDA 12)"
 
     @property
@@ -259,7 +275,7 @@ class CupyDevice:
         """Newer versions of NCCL do, when they are told to."""
         return (
             os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
-            and self._nccl.available
+            and not self.nccl_problem
             and self._nccl.get_version() >= _FIRST_SHARING_NCCL
         )
 
@@ -276,7 +292,7 @@ class CupyDevice:
     def _nccl(self) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that there is no library, which `nccl_problem` tells
-            return self._cupy.cuda.nccl
+            return importlib.import_module("cupy.cuda.nccl")  # CuPy does not import it by itself
 
     @contextlib.contextmanager
     def _call(self, action: str) -> Iterator[None]:

@@ -11,6 +11,8 @@ from paratrain.comm.device import DeviceArray
 
 __all__ = ["NcclGroup"]
 
+_IN_PROGRESS = 7
+
 
 class NcclGroup:
     """See :class:`paratrain.comm.device.Collectives`. All is done in place, in the stream at this address.
@@ -70,7 +72,11 @@ class NcclGroup:
 
     def check(self) -> None:
         with self._call("a sum of NCCL's"):
-            self._group.check_async_error()
+            try:
+                self._group.check_async_error()
+            except KeyError as error:  # CuPy has no name for it
+                if error.args != (_IN_PROGRESS,):
+                    raise RuntimeError(f"NCCL error {error}") from error
 
     def abort(self) -> None:
         with self._call("ncclCommAbort"):

@@ -177,7 +177,10 @@ def join_nccl(communicator: Communicator, device: ExchangeDevice) -> Collectives
     thread.start()
     wait_until(lambda: not thread.is_alive(), lambda: communicator.check_all_present("joining by NCCL"))
     if failures:
-        raise CommunicationError(f"{_place(communicator)}: joining by NCCL failed: {failures[0]}") from failures[0]
+        raise CommunicationError(
+            f"{_place(communicator)}: joining by NCCL failed: {failures[0]}. NCCL_DEBUG=WARN lets NCCL say why (in containers "
+            "often too small a /dev/shm); --exchange sharded does without it"
+        ) from failures[0]
     return joined[0]
 
 

@@ -17,6 +17,7 @@ from paratrain.comm.device_exchange import create_device_exchange, device_slice_
 from paratrain.comm.device_memory import DeviceMemory
 from paratrain.comm.exchange import Exchange, Part
 from paratrain.comm.nccl import NCCL, why_not_nccl
+from paratrain.comm.progress import Condition
 from paratrain.data_parallel.automatic import Choice, best_of, cluster_of_ranks, possible_exchanges
 from paratrain.data_parallel.gradient_dtype import check_gradient_dtype
 from paratrain.data_parallel.ways import ExchangeSettings, FindMachine, check_settings
@@ -173,6 +174,9 @@ class DeviceWay:
             return way if self._is_one_node else f"{way} within nodes and through the host between them"
         reason = self._memory.problem or self._detour
         return "through the host's memory" + (f" ({reason})" if reason else "")
+
+    def computed(self) -> Condition:
+        return self._device.computed()
 
     def close(self) -> None:
         """Close the other ranks' blocks: only then may their owners let go of them."""

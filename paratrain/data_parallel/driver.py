@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from paratrain.blob import Device
 from paratrain.comm.exchange import Exchange, Part
+from paratrain.comm.patience import pauses
 from paratrain.comm.progress import Condition, Progress, Work
 from paratrain.data_parallel.automatic import Choice
 from paratrain.data_parallel.ranks import TreeRanks
@@ -80,6 +81,7 @@ class DataParallel:
             if solver.net.recorded_pass is not None:
                 ends = {found.ready_at for found in slices}
                 solver.net.recorded_pass.stops = frozenset(ends - {min(ends, default=0)})  # the last goes with the pass
+                solver.net.recorded_pass.before_wait = self._go_on
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -127,6 +129,17 @@ class DataParallel:
                 self._progress.poll()
             taken_s = time.perf_counter() - begin  # it is not spent on backward, which it interrupts
             parts.exchange_s, parts.backward_s = parts.exchange_s + taken_s, parts.backward_s - taken_s
+
+    def _go_on(self) -> None:
+        """The device has been given a recorded pass: exchange the slices as it gets to them, until it has done all of it."""
+        computed = None if self.way is None or not self._posted_count else self.way.computed()
+        if computed is None:
+            return
+        for _ in pauses():
+            is_done = computed()
+            self._progress.poll()
+            if is_done:
+                return
 
     def _post(self, stop: int) -> None:
         diff, device = self._solver.net.parameters.diff, self._device

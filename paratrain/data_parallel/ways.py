@@ -14,6 +14,7 @@ from paratrain.comm import Communicator
 from paratrain.comm.choose import AUTO, check_on_cpu, check_roots, create_exchange, slice_length, uses_shared_memory
 from paratrain.comm.exchange import Exchange, Part
 from paratrain.comm.memory import ExchangeMemory
+from paratrain.comm.progress import Condition
 from paratrain.data_parallel.automatic import Choice, choose_exchange, possible_exchanges
 from paratrain.data_parallel.gradient_dtype import check_gradient_dtype
 from paratrain.dtypes import dtype_named
@@ -98,6 +99,9 @@ class Way(Protocol):
     def describe(self) -> str:
         """What a log says of it: ``through shared memory``."""
 
+    def computed(self) -> Condition | None:
+        """The question whether a device has done what the computation has been given so far; None where there is no device."""
+
     def close(self) -> None:
         """Give back what the arrays hold of other ranks, when nothing is under way. All ranks call it."""
 
@@ -168,6 +172,9 @@ class HostWay:
         if memory.is_shared:
             return "through shared memory" + ("" if self._is_one_node else " within nodes and by messages between them")
         return "by messages" + (f" ({memory.problem})" if memory.problem else "")
+
+    def computed(self) -> None:
+        """The host computes."""
 
     def close(self) -> None:
         """Nothing: shared memory goes with the processes that use it."""

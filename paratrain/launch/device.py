@@ -65,7 +65,7 @@ def visible_gpus() -> Machine:
                 index,
                 name=name.decode() if isinstance(name, bytes) else str(name),
                 bus_id=str(runtime.deviceGetPCIBusId(index)).lower(),
-                uuid=bytes(uuid).hex(),
+                uuid=bytes(uuid)[:16].hex(),  # CuPy's bytes end at the first 0, which may come later
                 memory_bytes=int(properties["totalGlobalMem"]),
                 compute_capability=f"{properties['major']}.{properties['minor']}",
             )

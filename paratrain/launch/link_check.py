@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from paratrain.comm import create_communicator
 from paratrain.comm.communicator import Communicator
-from paratrain.errors import CommunicationError
+from paratrain.errors import CommunicationError, DeviceError
 from paratrain.launch.abort import fail
 from paratrain.launch.rank_tree import RankTree, describe_tree
 from paratrain.linktest.cache import LinkCache
@@ -70,15 +70,20 @@ def check_gpus(machine: Machine, replan: Replan, limits: Limits, runtime: str = 
 def plan_gpus(machine: Machine, byte_count: int, limits: Limits, runtime: str = DEFAULT_RUNTIME) -> Plan:
     """The plan for training on these GPUs: only the links of which nothing is known yet are tested.
 
-    Only bad links change the plan: without `limits.measure` there are no figures. Each bad link is logged.
+    Only bad links change the plan: without `limits.measure` there are no figures. Each bad link is logged, and so is the reason
+    where nothing can be tested: other processes may be kept from GPUs that ranks already use (a compute mode, a container).
     """
     if len(machine.gpus) < 2:
         return plan_machine(machine, byte_count)
     cache = LinkCache.of(machine)
     known = [] if cache is None else cache.read()
-    tested = plan_tested(
-        machine, lambda found: plan_machine(found, byte_count), _tester(machine, limits, runtime), known
-    )
+    try:
+        tested = plan_tested(
+            machine, lambda found: plan_machine(found, byte_count), _tester(machine, limits, runtime), known
+        )
+    except DeviceError as error:
+        logger.warning("The links between the GPUs are used without having been tested: %s", error)
+        return plan_machine(apply_results(machine, known), byte_count)
     if cache is not None and len(tested.results) > len(known):
         cache.write(tested.results)
     for warning in tested.machine.warnings[len(machine.warnings) :]:

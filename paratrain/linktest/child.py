@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ def module_command(module: str) -> list[str]:
 class Child:
     """``python -m MODULE ARGUMENT FD``: a process that answers commands which come through a pipe.
 
-    `fds` stay open in it under their numbers.
+    `fds` stay open in it under their numbers; `environment` is in place of this process's.
     """
 
-    def __init__(self, module: str, argument: str, fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, argument: str, fds: Sequence[int] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -52,6 +54,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=environment,
                 start_new_session=True,  # an interrupt from the terminal is for the parent, which kills the child
             )
         self._pipe = Connection(ours.detach())

@@ -80,7 +80,8 @@ class _Crew:
         for number in new:
             if number in self._stubborn:
                 raise DeviceError(f"GPU {number}: a process that hung could not be killed; the GPU may need a reset")
-            self._children[number] = Child(WORKER, self._runtime, [self.fd])
+            environment = _environment(self._members[number])
+            self._children[number] = Child(WORKER, self._runtime, [self.fd], environment)
         deadline = time.monotonic() + self._limits.start_s
         for number in new:
             member = self._members[number]
@@ -154,6 +155,11 @@ class _Crew:
         """Kill all children, without asking them."""
         self.kill(list(self._children))
         os.close(self.fd)
+
+
+def _environment(member: GpuMember) -> dict[str, str]:
+    """That of the process for a member. Launchers may show each rank its own GPU alone; the test is about those of all."""
+    return {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES" or not member.bus_id}
 
 
 @contextmanager

@@ -42,6 +42,7 @@ class _Link:
     peer_sent: int = 0
     sending: int = 0
     receiving: int = 0
+    pinned: list[int] = field(default_factory=list)
     memory: list[object] = field(default_factory=list)
     """What keeps the host memory mapped."""
 
@@ -77,14 +78,18 @@ class Worker:
         link.peer_sent = self._runtime.open_event(event)
 
     def stage(self, peer: int, fd: int, sending_offset: int, receiving_offset: int) -> None:
-        """Pin two pieces of the host memory in the file `fd`, one for each way, which the peer pins as well."""
+        """Pin two pieces of the host memory in the file `fd`, one for each way, which the peer pins as well. Copies are right,
+        and slower, where the system pins none: that says nothing of the link.
+        """
         link = self._links[peer]
         addresses = []
         for offset in (sending_offset, receiving_offset):
             memory = mmap.mmap(fd, link.byte_count, offset=offset)
             array = np.frombuffer(memory, np.uint8)
-            self._runtime.pin(array.ctypes.data, link.byte_count)
             addresses.append(array.ctypes.data)
+            with contextlib.suppress(Exception):  # of CUDA's, which this module does not know
+                self._runtime.pin(addresses[-1], link.byte_count)
+                link.pinned.append(addresses[-1])
             link.memory += [memory, array]
         link.sending, link.receiving = addresses
 
@@ -145,9 +150,8 @@ class Worker:
     def free(self) -> None:
         """Give all memory back."""
         for link in self._links.values():
-            for address in (link.sending, link.receiving):
-                if address:
-                    self._runtime.unpin(address)
+            for address in link.pinned:
+                self._runtime.unpin(address)
             self._runtime.free(link.inbox)
             self._runtime.free(link.outbox)
         self._links.clear()

@@ -80,6 +80,8 @@ class RecordedPass:
         """Whether the last :meth:`run` left the loss on the device, as it was asked to."""
         self.stops: frozenset[int] = frozenset()
         """The layers after whose backward ``net.after_layer_backward`` has to be called at once; for others it may wait."""
+        self.before_wait: Callable[[], None] | None = None
+        """Called when a pass has been given to the device, before the host waits for it: the host may have other things to do."""
 
     def run(self, *, reads_loss: bool = True) -> float | None:
         """Run a forward and a backward pass and return the loss; None, having done nothing, where the caller has to do it.
@@ -228,6 +230,8 @@ class RecordedPass:
             if net.after_layer_backward is not None:
                 for index in done:
                     net.after_layer_backward(index)
+        if self.before_wait is not None:
+            self.before_wait()
         self._replay_count += 1
         if self._replay_count % _CHECK_INTERVAL == 0:
             net.context.backend.check_faults()

@@ -52,6 +52,9 @@ def new_backend() -> Backend:
     if choices.is_gpu_mode is None:
         return _on_gpu(_device()) if by_variable and gpu.problem() is None else create_backend()
     if choices.is_gpu_mode:
+        problem = gpu.problem()
+        if problem is not None:  # since set_mode_gpu: this process is a fork of the one that called it
+            raise DeviceError(problem)
         return _on_gpu(_device())
     return create_backend(DEFAULT_BACKEND if by_variable else None)
 

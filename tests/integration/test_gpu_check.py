@@ -76,9 +76,32 @@ def test_some_sections_and_their_report(tmp_path: Path) -> None:
     assert len(layers["rows"]) == len(list((REPOSITORY / "tests/golden/layers").glob("*.npz")))
     table = (tmp_path / "gpu-simulated-gpu-partial.md").read_text()
     assert f"| {len(layers['rows'])} checks | 1e-4 |  | right |" in table
+    assert not list(tmp_path.glob("*.new"))
     unknown = run(script, "--only", "layer", "--out", str(tmp_path))
     assert unknown.returncode == 2
-    assert "no section 'layer'; there are environment, " in unknown.stderr
+    assert "no section 'layer'; there are first-arrays, " in unknown.stderr
+
+
+def test_what_was_found_until_it_is_ended_is_kept(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(REPOSITORY / "scripts" / "gpu-check"),
+        "--only",
+        "environment,units",
+        "--out",
+        "here",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(1), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("environment "):
+            assert process.poll() is None
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "interrupted" in rest
+    found = json.loads((tmp_path / "here" / "gpu-simulated-gpu-partial.json").read_text())["sections"]
+    assert found[0]["status"] == "OK"
+    assert found[0]["rows"]
 
 
 def test_the_comparison_with_a_peer(tmp_path: Path) -> None:
@@ -128,9 +151,15 @@ def test_what_sections_find(tmp_path: Path) -> None:
     notes = json.loads((tmp_path / "found.json").read_text())["notes"]
     [layers] = [layers for layers in notes["bfloat16"]["layers"] if layers["layer"] == "conv2"]
     assert layers["forward_ms"] > 0 and layers["backward_tflops"] > 0
-    rows("gpu_kernels.py", tmp_path, "--types", "float32", "--families", "updates,pooling", "--jobs", "1")
+    rows("gpu_first.py", tmp_path, "arrays")
+    rows("gpu_first.py", tmp_path, "steps", "--small", "--nets", "lenet", "--precisions", "float32,float16")
+    rows(
+        "gpu_kernels.py", tmp_path, "--types", "float64", "--families", "lrn", "--jobs", "1"
+    )  # has fewer than in float32
+    rows("gpu_kernels.py", tmp_path, "--types", "float32", "--families", "updates,pooling,lrn", "--jobs", "1")
     notes = json.loads((tmp_path / "found.json").read_text())["notes"]
     assert {"update_adam", "sum_totals"} < set(notes["kernels"]["updates, float32"])
+    assert "packed_forward" in notes["kernels"]["lrn, float32"]
     assert {"global_forward", "max_forward", "average_backward_packed"} < set(notes["kernels"]["pooling, float32"])
     tests = rows("gpu_programs.py", tmp_path, "units", "tests/unit/backends/cupy/test_workspace.py")
     assert tests[-1]["found"].endswith(" passed, 0 failed, 0 skipped")
@@ -173,7 +202,8 @@ def test_a_section_that_crashes_or_hangs_leaves_the_others(sections: Any, tmp_pa
     lines = {outcome.name: outcome.line.split(" s  ")[-1] for outcome in found}
     assert [outcome.status for outcome in found] == ["FAILED"] * 5 + ["OK"] + ["skipped"] * 3
     assert lines["crashes"].startswith("ended by SIGSEGV; see crashes.log")
-    assert lines["hangs"].startswith("did not end within 2 s")
+    assert lines["hangs"].startswith("did not end within 2 s; see hangs.log: it said nothing; File ")
+    assert "; File " in lines["crashes"]
     assert lines["wrong"] == "a: 2; goals missed: 1"
     assert lines["raises"].endswith("ValueError: no")
     assert lines["silent"].startswith("it found nothing")
@@ -184,5 +214,35 @@ def test_a_section_that_crashes_or_hangs_leaves_the_others(sections: Any, tmp_pa
         for _ in range(50):  # the process that the section had started
             os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
             time.sleep(0.1)
+    vital = [
+        sections.Section(name, (str(tmp_path / f"{name}.py"),), 1.5, is_alone=True, is_vital=True) for name in programs
+    ]
+    begun = [vital[0], vital[3], vital[5]]  # crashes, when something was right; raises; right
+    found = sections.run_sections(begun, tmp_path, free_bytes=1 << 30, total_s=60, jobs=1, report=reported.append)
+    assert [outcome.status for outcome in found] == ["FAILED", "FAILED", "skipped"]
+    assert found[2].line.endswith("raises has failed")
     late = sections.run_sections(chosen[:1], tmp_path, free_bytes=1 << 30, total_s=1, jobs=1, report=reported.append)
     assert late[0].line.endswith("the time is over (--minutes)")
+
+
+def test_the_end_of_a_run_says_what_matters(sections: Any) -> None:
+    report, step = importlib.import_module("gpu_report"), importlib.import_module("gpu_step")
+    wrong = [{"what": f"w{number}", "asked": "1", "found": "2", "is_right": False} for number in range(20)]
+    goal = {"what": "g", "asked": "5 times", "found": "6 times", "is_reached": True}
+    lines = report.summary(
+        [sections.Outcome("a", "FAILED", rows=wrong), sections.Outcome("b", "OK", rows=[wrong[3], goal])]
+    )
+    assert lines[:3] == ["wrong:", "  a: w0: 2 (asked 1)", "  b: w3: 2 (asked 1)"]
+    assert lines[-3:] == ["  and 5 more", "goals:", "  reached g: 6 times (asked 5 times)"]
+    turns = [{"ms": ms, "least_ms": ms - 1, "most_ms": ms + 1} for ms in (3.0, 9.0, 4.0)]
+    found = step.together([*turns, {"problem": "late"}])
+    assert (found["ms"], found["least_ms"], found["most_ms"]) == (4.0, 2.0, 10.0)
+    assert step.together([{"problem": "late"}]) == {"problem": "late"}
+
+
+def test_a_copy_without_git_is_described(sections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = importlib.import_module("machine")
+    monkeypatch.setenv("PATH", "")
+    assert "commit unknown" in machine.describe()
+    monkeypatch.setenv("PARATRAIN_COMMIT", "1234abc")
+    assert "commit 1234abc" in machine.describe()

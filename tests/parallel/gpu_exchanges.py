@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from importlib.machinery import SourceFileLoader
 from typing import Any
@@ -26,8 +27,10 @@ def script() -> Any:
 
 
 def main(gpu_count: int) -> None:
+    """Each rank sees its own GPU alone, as GPU 0."""
     communicator = create_communicator()
-    found = script().check(communicator, open_device(communicator.rank % gpu_count), 20_000)
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(communicator.rank % gpu_count)
+    found = script().check(communicator, open_device(), 20_000)
     if communicator.rank == 0:
         print(json.dumps(found))
     communicator.close()

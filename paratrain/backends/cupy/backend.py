@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from paratrain.backends.cupy.scatter import add_at, put_at
 from paratrain.backends.cupy.timing import EventTimer
 from paratrain.backends.cupy.updates import CupyUpdate
 from paratrain.backends.cupy.workspace import Workspace
-from paratrain.errors import DeviceError
+from paratrain.errors import BackendError, DeviceError
 
 if TYPE_CHECKING:
     from paratrain.backends.cupy.cudnn.runner import CudnnRunner
@@ -47,7 +48,7 @@ class CupyBackend(Backend):
     Layers that have a class in ``paratrain.layers.cupy`` run by kernels, and in ``precision``; all others run the shared array
     code on CuPy, in float32. Gives the same bits in each run, unless it is ``fast``, which allows cuDNN's kernels that do not.
     With ``autotune`` cuDNN's kernels are measured when first used, and the quickest are kept for later runs.
-    One thread at a time may use a backend. Raises BackendError where no GPU can be used.
+    One thread at a time may use a backend. Raises BackendError where no GPU can be used, or this one not in that precision.
     """
 
     name = "cupy"
@@ -62,10 +63,16 @@ class CupyBackend(Backend):
         self.fast, self.autotune = fast, autotune
         self.xp = gpu.library()
         self.device: CudaDevice = CudaDevice()
+        properties = self.xp.cuda.runtime.getDeviceProperties(self.device.number)
+        problem = self.precision.problem((int(properties["major"]), int(properties["minor"])))
+        if problem is not None:
+            raise BackendError(f"GPU {self.device.number} ({properties['name'].decode()}): {problem}")
         current = self.xp.cuda.get_current_stream()
         # Backends of one thread share a stream: kernels go to the current one, whichever backend they are of.
         self.stream = current if current.ptr else self.xp.cuda.Stream()
-        self.stream.use()
+        # It stays the current one for good. What `use` makes current is forgotten at the end of the next `with` of a stream,
+        # which CuPy writes even within `get`, and the null stream would come after it.
+        contextlib.ExitStack().enter_context(self.stream)
         self.forms = Forms(self.device)
         self.faults = Faults(self.device)
         """What kernels have found wrong."""

@@ -6,6 +6,7 @@ import ctypes
 import enum
 import functools
 import importlib
+import re
 from typing import Any
 
 import numpy as np
@@ -147,11 +148,14 @@ def library() -> Cublas:
 
 
 def _candidates() -> list[str]:
-    found: list[str] = []
+    """Where to look, the best first: a library of the CUDA version that CuPy is of, if there are several."""
+    major = int(gpu.library().cuda.runtime.runtimeGetVersion()) // 1000
+    names = [f"libcublas.so.{major}", "libcublas.so"]
     try:
         pathfinder: Any = importlib.import_module("cuda.pathfinder")
-        found.append(str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path))
-    except (ImportError, RuntimeError):  # not installed, or it finds none
-        pass
-    major = int(gpu.library().cuda.runtime.runtimeGetVersion()) // 1000
-    return [*found, f"libcublas.so.{major}", "libcublas.so"]
+        found = str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
+    except (ImportError, OSError, RuntimeError):  # not installed, or it finds none
+        return names
+    other_major = re.search(r"\.so\.(\d+)", found)
+    is_other = other_major is not None and int(other_major[1]) != major
+    return [*names[:1], found, *names[1:]] if is_other else [found, *names]

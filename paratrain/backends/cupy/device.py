@@ -23,6 +23,9 @@ class CudaDevice:
     def __init__(self) -> None:
         self._cupy = gpu.library()
         self.number = int(self._cupy.cuda.Device().id)
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self.number)
+        # Where a GPU walks the processor's page tables (NVIDIA's Grace), a copy may read ordinary memory of the host at any time.
+        self._reads_late = bool(properties.get("pageableMemoryAccessUsesHostPageTables", 0))
 
     def zeros(self, count: int, dtype: npt.DTypeLike) -> Any:
         array = self.empty(count, dtype)
@@ -38,6 +41,8 @@ class CudaDevice:
 
     def upload(self, host: HostArray, device: Any) -> None:
         device.set(host)
+        if self._reads_late:
+            self._cupy.cuda.get_current_stream().synchronize()
 
     def download(self, device: Any, host: HostArray) -> None:
         device.get(out=host)

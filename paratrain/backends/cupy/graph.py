@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,9 @@ def capture(stream: Any, run: Callable[[], None]) -> CudaGraph | None:
     cupy = gpu.library()
     problem: BaseException | None = None
     stream.begin_capture()
+    # What is collected meanwhile might be a handle of cuDNN or cuBLAS, whose end waits for the GPU: that would void the capture.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         # Memory of the pool would go to others after the capture, while the graph still used it.
         with cupy.cuda.using_allocator(_refuse):
@@ -47,6 +51,9 @@ def capture(stream: Any, run: Callable[[], None]) -> CudaGraph | None:
         graph = stream.end_capture()  # whatever has happened: nothing else could be done with the stream
     except RuntimeError as error:
         problem = problem or error
+    finally:
+        if collects:
+            gc.enable()
     if problem is not None:
         if not isinstance(problem, (RuntimeError, BackendError, DeviceError)):
             raise problem

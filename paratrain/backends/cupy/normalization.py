@@ -18,7 +18,8 @@ _THREADS = 256
 _PACK_BYTES = 16
 _MOST_COLUMNS = 32
 _SUMMING_BLOCKS, _LEAST_ROWS = 1024, 8
-_BLOCKS = 8192
+# What does not sum: a thread that has read what belongs to its channels should have some rows to use that for.
+_BLOCKS, _FEW_BLOCKS, _SOME_ROWS = 8192, 1024, 4
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Normalization:
         if is_sum:
             parts = max(1, min(_SUMMING_BLOCKS // tiles, rounds // _LEAST_ROWS))
         else:
-            parts = max(1, min(_BLOCKS // tiles, rounds))
+            parts = max(1, min(_BLOCKS // tiles, max(rounds // _SOME_ROWS, min(rounds, _FEW_BLOCKS // tiles))))
         images = form.count // (form.channels * form.pixels)
         return images, form.channels, form.pixels, int(self._is_last), columns, tiles, parts
 

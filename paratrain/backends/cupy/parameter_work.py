@@ -54,8 +54,13 @@ class ParameterWork:
         self._weights = conversions, "convert_weights"
         self._gradients = conversions, "convert_gradients"
         self._parts = bias, "add_parts"
+        # Each runs once, on a row without values: CUDA loads a kernel when it first runs, which perhaps cannot be recorded.
+        # The sum of nothing goes to the row behind.
+        address = int(self._table.data.ptr)
+        nothing = [address, address + 8 * _COLUMNS, 0, 1, 1, 0, 0, 0]
+        forms.device.upload(np.array(nothing, np.int64), self._table[:_COLUMNS])
         for module, kernel in (self._weights, self._gradients, self._parts):
-            module.launch_blocks(kernel, 0, _THREADS)  # loads it, which cannot be recorded
+            module.launch_blocks(kernel, 1, _THREADS, 1, self._table)
 
     def gather(self, run: Callable[[], None]) -> None:
         """Call ``run``, and then do at once what it has left for later; while the stream captures."""

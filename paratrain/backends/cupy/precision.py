@@ -33,3 +33,13 @@ class Precision(str, enum.Enum):
     def is_narrow(self) -> bool:
         """Whether activations take two bytes."""
         return self.storage.itemsize < 4
+
+    def problem(self, compute_capability: tuple[int, int]) -> str | None:
+        """Why a GPU of this compute capability cannot compute so; None where it can."""
+        if self in (Precision.TF32, Precision.BFLOAT16) and compute_capability < (8, 0):
+            found = ".".join(map(str, compute_capability))
+            return (
+                f"{self.value} needs a GPU of compute capability 8.0 or higher, and this one's is {found}: "
+                f"{Precision.FLOAT32.value} and {Precision.FLOAT16.value} work on it"
+            )
+        return None

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paratrain.backends.cupy.device import CudaDevice
+from paratrain.errors import DeviceError
 
 __all__ = ["Workspace"]
 
@@ -31,13 +32,32 @@ class Workspace:
         """Say that so many bytes will be taken at once."""
         self._wanted_bytes = max(self._wanted_bytes, byte_count)
 
+    @property
+    def wanted_bytes(self) -> int:
+        """The most that was said to be taken at once."""
+        return self._wanted_bytes
+
+    def shrink(self, wanted_bytes: int) -> None:
+        """Forget what was said, and taken, since ``wanted_bytes`` were the most. Does nothing once ``is_recorded``."""
+        if not self.is_recorded and wanted_bytes < self._wanted_bytes:
+            self._wanted_bytes, self._block = wanted_bytes, None
+
     def take(self, count: int, dtype: npt.DTypeLike) -> Any:
         """Return a flat array of ``count`` values that are not set. Raises DeviceError where memory is short."""
         dtype = np.dtype(dtype)
-        self.reserve(count * dtype.itemsize)
-        if self._block is None or self._block.size < count * dtype.itemsize:
+        byte_count = count * dtype.itemsize
+        if self._block is None or self._block.size < byte_count:
             if self._block is not None and self.is_recorded:
                 self._outgrown.append(self._block)
             self._block = None  # before the larger one is looked for
-            self._block = self._device.empty(-(-self._wanted_bytes // 512) * 512, np.uint8)
-        return self._block[: count * dtype.itemsize].view(dtype)
+            try:
+                self._block = self._allocate(max(byte_count, self._wanted_bytes))
+            except DeviceError:
+                if self._wanted_bytes <= byte_count:
+                    raise
+                self._block = self._allocate(byte_count)
+        self.reserve(byte_count)  # not where there is no such memory: others can do with less
+        return self._block[:byte_count].view(dtype)
+
+    def _allocate(self, byte_count: int) -> Any:
+        return self._device.empty(-(-byte_count // 512) * 512, np.uint8)

@@ -149,8 +149,8 @@ class ImageBytes:
         if len(tops) > 1:
             label_top, label_count = _plain(self._backend, tops[1]), labels.size
         forms.kernels("transform", form.dtype).launch(
-            "transform", form.count, pixels, windows, self._mean, forms.write(memory, form), *images[1:], *self._mean_size,
-            self._scale, form.channels_last, labels, label_top, label_count,
+            "transform", form.count // form.channels, pixels, windows, self._mean, forms.write(memory, form), *images[1:],
+            *self._mean_size, self._scale, form.channels_last, labels, label_top, label_count,
         )  # fmt: skip
 
 

@@ -33,26 +33,27 @@ struct Handle {
 };
 
 typedef int (*Submit)(void* stream, const Product* product);
-typedef int (*Create)();
+typedef int (*Wait)();
 static Submit submit = nullptr;
-static Create create = nullptr;
+static Wait wait = nullptr;  // not 0 where nobody may wait for the device
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT void simulated_use(Submit submit_product, Create may_create) {
+EXPORT void simulated_use(Submit submit_product, Wait wait_for_device) {
     submit = submit_product;
-    create = may_create;
+    wait = wait_for_device;
 }
 
 EXPORT int cublasCreate_v2(void** handle) {
     if (handle == nullptr) return INVALID_VALUE;
-    if (create == nullptr || create()) return NOT_INITIALIZED;
+    if (wait == nullptr || wait()) return NOT_INITIALIZED;
     *handle = new Handle;
     return SUCCESS;
 }
 
 EXPORT int cublasDestroy_v2(void* handle) {
     if (handle == nullptr || !static_cast<Handle*>(handle)->is_alive) return NOT_INITIALIZED;
+    if (wait()) return EXECUTION_FAILED;
     static_cast<Handle*>(handle)->is_alive = false;  // and never freed: it tells who uses it again
     return SUCCESS;
 }

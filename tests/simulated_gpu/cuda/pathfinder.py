@@ -70,7 +70,7 @@ def load_nvidia_dynamic_lib(libname: str) -> LoadedDL:
         raise DynamicLibNotFoundError(f"Failure finding {libname!r}")
     path = _build()
     library = ctypes.CDLL(str(path))
-    library.simulated_use(_keep(_submit_type(functools.partial(_submit, library))), _keep(_create_type(_create)))
+    library.simulated_use(_keep(_submit_type(functools.partial(_submit, library))), _keep(_wait_type(_wait)))
     return LoadedDL(str(path), False, int(library._handle), "simulated")
 
 
@@ -92,7 +92,7 @@ def _build() -> Path:
 
 
 _submit_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(_Product))
-_create_type = ctypes.CFUNCTYPE(ctypes.c_int)
+_wait_type = ctypes.CFUNCTYPE(ctypes.c_int)
 _kept: list[Any] = []
 
 
@@ -102,9 +102,10 @@ def _keep(function: Any) -> Any:
     return function
 
 
-def _create() -> int:
+def _wait() -> int:
+    """What is done to create a handle, and to destroy one."""
     try:
-        simulated.forbid_in_capture("cublasCreate_v2")
+        simulated.forbid_in_capture("waiting for the device")
     except RuntimeError:
         return 1
     return 0

@@ -3,7 +3,8 @@
 It has what paratrain calls and nothing else, with the same names of arguments, and refuses what the real one refuses: outputs
 without sizes, types and orders for which there is no engine, arrays off their boundaries, plans that were deselected or never
 built. A plan's notes are true: one that has TENSOR_CORE rounds float32 factors to TF32, one that is NONDETERMINISTIC gives
-other last bits each time. Work goes to the handle's stream, and into the graph that this captures.
+other last bits each time. Heuristics name plans without tensor cores where those of 9.28 do, see ``_graph``. Work goes to the
+handle's stream, and into the graph that this captures; the end of a handle waits for the device, which no capture allows.
 
 ``delays_s`` makes plans slow by name, for tests that measure them; ``refusals`` is a list of functions that tell, from the
 operations of a graph, why there is no engine for it, or None.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import simulated
 from simulated import devices
 
 from cudnn._graph import cudnnGraphNotSupportedError, delays_s, pygraph, refusals, streams, tensor
@@ -61,6 +63,7 @@ def create_handle() -> int:
 
 
 def destroy_handle(handle: int) -> None:
+    simulated.forbid_in_capture("cudnnDestroy, which waits for the device")
     del streams[handle]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Window", "dgrad", "fprop", "wgrad"]
+__all__ = ["Window", "dgrad", "fprop", "rounded_to_tf32", "wgrad"]
 
 Array = npt.NDArray[Any]
 
@@ -68,3 +68,10 @@ def wgrad(x: Array, dy: Array, shape: tuple[int, ...], window: Window) -> Array:
             columns = np.moveaxis(images[(..., *pixels)], 1, 0).reshape(inputs, -1)
             dw[(slice(group * outputs, (group + 1) * outputs), slice(None), *place)] = diffs @ columns.T
     return dw
+
+
+def rounded_to_tf32(values: Array) -> Array:
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)).view(
+        np.float32
+    )

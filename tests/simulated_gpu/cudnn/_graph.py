@@ -10,7 +10,7 @@ import numpy as np
 import simulated
 from simulated.memory import block_at
 
-from cudnn._convolve import Window, dgrad, fprop, wgrad
+from cudnn._convolve import Window, dgrad, fprop, rounded_to_tf32, wgrad
 from cudnn._names import data_type, heur_mode, numerical_note, numpy_type
 from cudnn._tensor import integers, packed, tensor
 
@@ -98,18 +98,18 @@ class pygraph:  # noqa: N801
     def validate(self) -> None:
         self._expect("described")
         if not self._steps or self._io not in _TYPES or self._compute not in (data_type.FLOAT, data_type.DOUBLE):
-            raise RuntimeError("the graph has no operation, or no types")
+            raise ValueError("the graph has no operation, or no types")
         output = self._steps[-1][2]
         for step, inputs, target, _ in self._steps:
             if target.is_virtual is (target is output):
                 raise RuntimeError("the last tensor, and no other, is to be an output")
             if step in ("dgrad", "wgrad") and not target.dim:
-                raise RuntimeError(f"output dimension inferencing is not possible for {step}")
+                raise ValueError(f"output dimension inferencing is not possible for {step}")
             for given in inputs:
                 if not given.is_virtual and len(given.dim) != len(given.stride):
                     raise RuntimeError(f"dims and strides of {given.name} differ in number")
         if not output.dim or len(output.stride) != len(output.dim):
-            raise RuntimeError("an output needs its sizes and strides")
+            raise ValueError("an output needs its sizes and strides")
         uids = [t.uid for t in self._arrays()]
         if -1 in uids or len(set(uids)) != len(uids):
             raise RuntimeError(f"uids {uids} are not there or not different")
@@ -127,14 +127,24 @@ class pygraph:  # noqa: N801
             raise cudnnGraphNotSupportedError(f"No valid engine configs for {problem}")
         tensor_core, nondeterministic = {numerical_note.TENSOR_CORE}, {numerical_note.NONDETERMINISTIC}
         first = self._steps[0][0]
-        if heur_mode.A in modes:
+        # As cuDNN 9.28 does: images of three channels in 16 bits, and products in groups that end in a bias in float32.
+        if heur_mode.A in modes and self._is_of_few_channels():
+            self._plans.append(_Plan("eng28_k2=5", 0, set()))
+        if heur_mode.A in modes and not self._is_refused_by_heuristics():
             self._plans += [_Plan("eng50_k2=1", _WORKSPACE_BYTES, tensor_core), _Plan("eng51_k2=3", 0, tensor_core)]
             if first != "fprop":
                 self._plans.append(_Plan("eng2_k2=0", 0, nondeterministic))
             self._plans.append(_Plan("eng1", 64, set()))
         if heur_mode.FALLBACK in modes:
             self._plans.append(_Plan("eng0", 0, set()))
+        if not self._plans:
+            raise cudnnGraphNotSupportedError("No valid engine configs")
         self._stage = "planned"
+
+    def select_numeric_notes(self, notes: list[numerical_note]) -> None:
+        self._expect("planned")
+        for plan in self._plans:
+            plan.is_barred |= not set(notes) <= plan.notes
 
     def deselect_numeric_notes(self, notes: list[numerical_note]) -> None:
         self._expect("planned")
@@ -153,7 +163,7 @@ class pygraph:  # noqa: N801
     def build_plan_at_index(self, index: int) -> None:
         self._expect("planned")
         if self._plans[index].is_barred:
-            raise RuntimeError("Deselecting execution plan")
+            raise cudnnGraphNotSupportedError("Deselecting execution plan")
         self._plans[index].is_built = True
 
     def execute_plan_at_index(
@@ -164,7 +174,7 @@ class pygraph:  # noqa: N801
             raise RuntimeError("the plan is not built, or there is no handle")
         arrays = {t.uid: t for t in self._arrays()}
         if set(tensor_to_device_buffer) != set(arrays):
-            raise RuntimeError(f"arrays {sorted(tensor_to_device_buffer)} were given for {sorted(arrays)}")
+            raise ValueError(f"arrays {sorted(tensor_to_device_buffer)} were given for {sorted(arrays)}")
         pack = dict(tensor_to_device_buffer)
         for uid, address in pack.items():
             if type(address) is not int or address % _ALIGNMENT:
@@ -246,6 +256,16 @@ class pygraph:  # noqa: N801
             return f"{' '.join(steps)} of doubles"
         return next((reason for refuse in refusals for reason in [refuse(steps)] if reason), None)
 
+    def _is_of_few_channels(self) -> bool:
+        kind, (first, _), _, more = self._steps[0]
+        return (
+            kind == "fprop" and first.dim[1] == 3 and max(more["window"].stride) > 2 and self._io is not data_type.FLOAT
+        )
+
+    def _is_refused_by_heuristics(self) -> bool:
+        _, (first, second), _, _ = self._steps[0]
+        return self._io is data_type.FLOAT and len(self._steps) > 1 and first.dim[1] > second.dim[1] > 1
+
     def _run(self, plan: _Plan, pack: dict[int, int], workspace: int) -> None:
         delay = delays_s.get(plan.name, 0.0)
         if delay:
@@ -261,7 +281,7 @@ class pygraph:  # noqa: N801
         def read(t: tensor) -> Any:
             values = view(t).astype(wide)
             tf32 = self._io is data_type.FLOAT and numerical_note.TENSOR_CORE in plan.notes
-            return _rounded_to_tf32(values) if tf32 else values
+            return rounded_to_tf32(values) if tf32 else values
 
         kind, (first, second), _, more = self._steps[0]
         output, window = self._steps[-1][2], more["window"]
@@ -277,10 +297,3 @@ class pygraph:  # noqa: N801
             else:
                 values = np.where(values > 0, values, (more["slope"] or 0.0) * values)
         view(output)[...] = values.astype(numpy_type(output.kind))
-
-
-def _rounded_to_tf32(values: Any) -> Any:
-    bits = values.view(np.uint32)
-    return ((bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)).view(
-        np.float32
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from simulated import counts, forbid_in_capture, is_capturing, late, record, wait
+from simulated import counts, forbid_in_capture, late, record, wait
 from simulated.copies import by_address
 from simulated.memory import Block, block_at
 from simulated.pinned import is_pinned
@@ -136,6 +136,8 @@ class ndarray(_operators.Operators):  # noqa: N801
     # -- to the host, which waits for the GPU --------------------------------------------------------------------
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        from cupy.cuda.stream import get_current_stream
+
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError("Only numpy.ndarray can be obtained from cupy.ndarray")
@@ -148,12 +150,16 @@ class ndarray(_operators.Operators):  # noqa: N801
         pointer = None if stream is None else stream.ptr
         counts["download"] += 1
         host = self._host
-        if out is not None and not blocking and is_pinned(out) and (is_capturing(pointer) or late.is_on()):
-            target = out if is_capturing(pointer) else by_address(out)
+        forbid_in_capture("a copy to the host", pointer, RuntimeError)  # to pinned memory as well
+        if self.size and not _is_copied_as_it_lies(host, order, out):
+            counts["allocate"] += 1
+            with self.device, get_current_stream(self._memory.device_id) if stream is None else stream:
+                pass  # here CuPy makes a copy in order, and leaves what `use` has made the current stream
+        if out is not None and not blocking and is_pinned(out) and late.is_on():
+            target = by_address(out)
             with self.device:
                 record(lambda: np.copyto(target, host), pointer, self._blocks, [(out.ctypes.data, out.nbytes)])
             return out
-        forbid_in_capture("a copy to the host", pointer)
         if blocking or stream is None:
             counts["synchronize"] += 1
         found = np.empty_like(host, order=order, subok=False) if out is None else out
@@ -176,9 +182,8 @@ class ndarray(_operators.Operators):  # noqa: N801
         pointer = None if stream is None else stream.ptr
         counts["upload"] += 1
         host, source, ranges = self._host, arr, [(arr.ctypes.data, arr.nbytes)]
-        if not is_pinned(arr):
-            forbid_in_capture("a copy from memory of the host that is not pinned", pointer)
-        if late.is_on() and not is_capturing(pointer):
+        forbid_in_capture("a copy from the host", pointer, RuntimeError)  # from pinned memory as well
+        if late.is_on():
             is_plain = arr.flags.c_contiguous if host.flags.c_contiguous else arr.flags.f_contiguous
             if is_pinned(arr) and is_plain:
                 source = by_address(arr)
@@ -305,3 +310,10 @@ class ndarray(_operators.Operators):  # noqa: N801
         if ours is None or not func.__module__.startswith("numpy") or any(issubclass(t, np.ndarray) for t in types):
             return NotImplemented
         return ours(*args, **kwargs)
+
+
+def _is_copied_as_it_lies(host: Any, order: str, out: Any) -> bool:
+    c, f = host.flags.c_contiguous, host.flags.f_contiguous
+    if out is not None:
+        return bool((out.flags.c_contiguous and c) or (out.flags.f_contiguous and f))
+    return bool(c if order in "Cc" else f if order in "Ff" else c or f)

@@ -145,6 +145,14 @@ def compute(name: str, function: Callable[..., Any], *arguments: Any, **options:
     return _compute_late(run, hosts, named, sources, waits=name in _SIZED_BY_VALUES | _IN_PLACE)
 
 
+def copy_overlapping(arguments: Sequence[Any], out: ndarray) -> None:
+    """What CuPy does with arguments that share bytes with a result, and are not the very same object: it copies them."""
+    for array in arrays_in(arguments):
+        if array is not out and np.may_share_memory(array._host, out._host):
+            forbid_in_capture("a copy of an argument that overlaps the result")
+            counts["allocate"] += 1
+
+
 def write(name: str, out: ndarray, function: Callable[[], Any], sources: Sequence[ndarray]) -> ndarray:
     """Do what writes into ``out`` and allocates nothing: a captured stream notes it."""
     counts["function"] += 1
@@ -220,7 +228,19 @@ def set_item(array: ndarray, key: Any, value: Any) -> None:
     source = unwrap(value)
     host = array._host
     unwrap(array)
+    if isinstance(value, ndarray) and not is_advanced:
+        _check_overlap(get_item(array, key), value)
     write("copy", array, lambda: host.__setitem__(host_key, source), arrays_in([value]))
+
+
+def _check_overlap(target: ndarray, value: ndarray) -> None:
+    """CuPy copies a run of bytes by cudaMemcpyAsync, whose source and target must not overlap."""
+    here, there = target._host, value._host
+    if here.__array_interface__["data"] == there.__array_interface__["data"] or not np.may_share_memory(here, there):
+        return
+    if here.dtype == there.dtype and here.strides == there.strides and here.flags.c_contiguous:
+        raise RuntimeError("a copy of bytes to where some of them lie: what comes out is not defined")
+    copy_overlapping([value], target)
 
 
 class Operators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -70,7 +71,9 @@ class RawModule:
     def _kernels(self) -> dict[str, kernels.Kernel]:
         forbid_in_capture("loading a module")
         try:
-            return kernels.load(self.code, self.options, self.name_expressions or ())
+            loaded = kernels.load(self.code, self.options, self.name_expressions or ())
+            # Those of each module are loaded anew when they first run.
+            return {name: copy.copy(kernel) for name, kernel in loaded.items()}
         except CompileError as error:
             raise CompileException(str(error), self.code, "kernel.cu", self.options, self.backend) from None
 

@@ -52,6 +52,7 @@ class ufunc:  # noqa: N801
         if not isinstance(out, ndarray):
             raise TypeError("return arrays must be of ArrayType")
         hosts, target = _operators.unwrap(list(arguments)), _operators.unwrap(out)
+        _operators.copy_overlapping(arguments, out)
         with np.errstate(all="ignore"):
             kind = (
                 self._host.resolve_dtypes((*(_dtype(value) for value in hosts), target.dtype))

@@ -21,11 +21,14 @@ _FLAGS = (
     "-O1",
     "-fPIC",
     "-ffp-contract=off",
+    "-fsanitize=alignment",
     "-fno-exceptions",
     "-fno-rtti",
     "-fvisibility=hidden",
     "-w",
 )
+_ROUNDING = ("-DSIMULATED_ROUNDING", "-O2", "-mfma", "-ffp-contract=fast")
+"""For SIMULATED_GPU_ROUNDING=1: what the last bits of numbers are on a GPU is not known here, but that they are others is."""
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+((?:__attribute__\s*\(\(aligned\(\d+\)\)\)\s*)?)([\w:\s]+?)\s*\b(\w+)\s*\[\s*\]\s*;"
 )
@@ -72,6 +75,8 @@ def _run(arguments: Sequence[str], text: str) -> str:
 def compiled(source: str, options: tuple[str, ...], expressions: tuple[str, ...] = ()) -> ctypes.PyDLL:
     """The library with a table of kernels: those that are extern "C", and ``expressions`` (instances of templates)."""
     kept = [option for option in options if option.startswith(("-D", "-U", "-I", "--define-macro"))]
+    if os.environ.get("SIMULATED_GPU_ROUNDING") == "1":
+        kept += _ROUNDING
     key = hashlib.sha256(repr((source, kept, expressions, _FLAGS)).encode() + _identity()).hexdigest()[:32]
     library = _folder() / f"{key}.so"
     if not library.exists():
@@ -102,7 +107,10 @@ extern "C" __attribute__((visibility("default"))) const simulated::Kernel simula
     with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".so", delete=False) as file:
         temporary = Path(file.name)
     try:
-        _run(["-x", "c++-cpp-output", *_FLAGS, "-shared", "-o", str(temporary), "-"], text)
+        # Without the library of the sanitizer: what it would say is said in threads.h.
+        libraries = ["-nodefaultlibs", "-lm", "-lc", "-lgcc"]
+        rounding = [option for option in options if option in _ROUNDING]
+        _run(["-x", "c++-cpp-output", *_FLAGS, *rounding, "-shared", "-o", str(temporary), "-", *libraries], text)
         temporary.replace(library)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The simulated GPUs: how many, how large, which is current in a thread, and which reach which.
 
 SIMULATED_GPUS (1): how many; with 0 there is no driver. SIMULATED_GPU_BYTES (4 GiB): the memory of each.
-SIMULATED_GPU_PEERS (1): whether they reach one another's memory.
+SIMULATED_GPU_PEERS (1): whether they reach one another's memory. CUDA_VISIBLE_DEVICES: the numbers of those that this process
+sees, which count from 0 again. A fork of a process that has asked for devices sees none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = [
     "current",
     "device_count",
     "enable_peer",
+    "number_here",
+    "physical",
     "properties",
     "select",
     "total_bytes",
@@ -26,14 +29,54 @@ __all__ = [
 
 _local = threading.local()
 _peers: set[tuple[int, int]] = set()
+_is_used, _is_forked = False, False
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = _is_used
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def _visible() -> list[int]:
+    """The GPUs that this process sees, up to the first entry that names none; CUDARuntimeError where there is no driver."""
+    global _is_used
+    count = int(os.environ.get("SIMULATED_GPUS", "1"))
+    if count == 0:
+        raise CUDARuntimeError(35)
+    if _is_forked:
+        raise CUDARuntimeError(3, "a fork of a process that has used CUDA")
+    _is_used = True
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return list(range(count))
+    seen: list[int] = []
+    for entry in listed.split(","):
+        if not entry.strip().isdecimal() or int(entry) >= count or int(entry) in seen:
+            break
+        seen.append(int(entry))
+    return seen
 
 
 def device_count() -> int:
     """Raises CUDARuntimeError where there is none."""
-    count = int(os.environ.get("SIMULATED_GPUS", "1"))
-    if count == 0:
-        raise CUDARuntimeError(35)
-    return count
+    seen = _visible()
+    if not seen:
+        raise CUDARuntimeError(100)
+    return len(seen)
+
+
+def physical(device: int) -> int:
+    """The number that the GPU has where all are seen."""
+    return _visible()[check_device(device)]
+
+
+def number_here(physical: int) -> int:
+    """The number here of a GPU; a negative one if it is not seen, whose memory may be opened all the same."""
+    seen = _visible()
+    return seen.index(physical) if physical in seen else -1 - physical
 
 
 def check_device(device: int) -> int:
@@ -61,7 +104,7 @@ def total_bytes() -> int:
 
 
 def bus_id(device: int) -> str:
-    return f"0000:{16 * (check_device(device) + 1) + 11:02X}:00.0"
+    return f"0000:{16 * (physical(device) + 1) + 11:02X}:00.0"
 
 
 def can_access(device: int, peer: int) -> bool:
@@ -90,10 +133,12 @@ def reaches(device: int, other: int) -> bool:
 
 def properties(device: int) -> dict[str, Any]:
     """The values that cudaGetDeviceProperties gives, as CuPy names them; few processors, so that kernels walk in steps."""
-    check_device(device)
+    number = physical(device)
+    # CuPy reads the UUID as a text: up to the next 0, which without one lies behind it, where CUDA leaves what it likes.
+    uuid = bytes([0x51, number + 1, *range(1, 15)]) + os.urandom(4).replace(b"\0", b"?")
     return {
         "name": b"Simulated GPU",
-        "uuid": bytes([0x51, device, *range(14)]),
+        "uuid": uuid,
         "totalGlobalMem": total_bytes(),
         "sharedMemPerBlock": 49152,
         "sharedMemPerBlockOptin": 232448,
@@ -125,7 +170,7 @@ def properties(device: int) -> dict[str, Any]:
         "ECCEnabled": 1,
         "computeMode": 0,
         "pciDomainID": 0,
-        "pciBusID": 16 * (device + 1) + 11,
+        "pciBusID": 16 * (number + 1) + 11,
         "pciDeviceID": 0,
         "textureAlignment": 512,
     }

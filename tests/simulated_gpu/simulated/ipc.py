@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import secrets
@@ -18,6 +19,8 @@ __all__ = ["close_memory", "export_memory", "open_memory"]
 _FORM = struct.Struct("<8sQqQi16s")
 _PROCESS = secrets.token_bytes(16)
 _opened: dict[bytes, tuple[Block, int]] = {}
+_locks: dict[int, int] = {}
+"""For each address the file, which is locked as long as the block is open here."""
 
 
 def export_memory(address: int) -> bytes:
@@ -29,13 +32,14 @@ def export_memory(address: int) -> bytes:
         raise CUDARuntimeError(
             1, "memory of a pool: its handle would open the beginning of what the pool got from cudaMalloc"
         )
-    packed = _FORM.pack(b"simgpu\0\0", os.getpid(), block.file, block.size, block.device, _PROCESS)
+    device = devices.physical(block.device)
+    packed = _FORM.pack(b"simgpu\0\0", os.getpid(), block.file, block.size, device, _PROCESS)
     return packed.ljust(64, b"\0")
 
 
 def open_memory(handle: bytes) -> int:
     """cudaIpcOpenMemHandle: the address here. CUDARuntimeError in the process that exported it, and where it is gone."""
-    mark, process, file, size, device, owner = _FORM.unpack(handle[: _FORM.size])
+    mark, process, file, size, physical, owner = _FORM.unpack(handle[: _FORM.size])
     if len(handle) != 64 or mark != b"simgpu\0\0":
         raise CUDARuntimeError(1)
     if owner == _PROCESS and process == os.getpid():
@@ -48,9 +52,11 @@ def open_memory(handle: bytes) -> int:
         here = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise CUDARuntimeError(1, str(error)) from None
+    device = devices.number_here(physical)
     length = os.fstat(here).st_size
     block = Block(np.frombuffer(mmap.mmap(here, length), np.uint8), GUARD, size, device)
-    os.close(here)
+    fcntl.flock(here, fcntl.LOCK_SH)
+    _locks[block.address] = here
     register(block)
     if device != devices.current() and (devices.current(), device) not in devices._peers:
         devices._peers.add((devices.current(), device))
@@ -69,5 +75,8 @@ def close_memory(address: int) -> None:
                     raise CUDARuntimeError(700, "memory of another process is closed while work is still to use it")
                 del _opened[handle]
                 forget(block)
+                file = _locks.pop(address)
+                fcntl.flock(file, fcntl.LOCK_UN)  # the mapping, which may live on, has it open too
+                os.close(file)
             return
     raise CUDARuntimeError(1)

@@ -15,7 +15,7 @@ from simulated.compiler import compiled
 from simulated.counts import counts
 from simulated.errors import CUDARuntimeError
 from simulated.memory import Block, block_at
-from simulated.streams import record
+from simulated.streams import forbid_in_capture, record
 
 __all__ = ["Kernel", "load"]
 
@@ -76,6 +76,8 @@ class Kernel:
             (p.kind.decode(), p.size, p.target_kind.decode(), p.target_size) for p in description.parameters[:count]
         ]
         self.most_shared_bytes = _WITHOUT_ATTRIBUTE
+        self.is_loaded = False
+        """Whether it has run: CUDA loads each kernel then, and does not say that this may be recorded."""
 
     def launch(
         self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], shared_bytes: int, stream: int | None
@@ -89,6 +91,9 @@ class Kernel:
         for index, (argument, parameter) in enumerate(zip(arguments, self._parameters, strict=True)):
             piece = self._bytes(index, argument, parameter, blocks)
             values[8 * index : 8 * index + len(piece)] = piece
+        if not self.is_loaded:
+            forbid_in_capture(f"the first run of {self.name}, which loads it,", stream)
+            self.is_loaded = True
         counts["launch"] += 1
         sizes = [(touched, touched.size) for touched in blocks]
         record(lambda: self._run(grid, block, values, shared_bytes, sizes), stream, blocks)

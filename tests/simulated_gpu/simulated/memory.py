@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import fcntl
 import math
 import mmap
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ GUARD = 4096
 _POISON = np.array([0xFFFD, 0x7FA0, 0xFFFD, 0x7FF4], np.uint16)
 """No number in any type of floating point; every other float, and each double, is one that changes when something is added."""
 _CHECKED = 512
+FREED_WHILE_OPEN = "simulated GPU: memory was freed that another process has open"
 _GUARD_BYTES = np.tile(_POISON, _CHECKED // 8 + 1).tobytes()
 
 lock = threading.RLock()
@@ -126,13 +129,19 @@ def malloc(size: int, device: int, is_shared: bool) -> Block:
 
 
 def free(block: Block) -> None:
-    """cudaFree. Raises RuntimeError where the guards were written to."""
+    """cudaFree. Raises RuntimeError where the guards were written to. That another process still has it open is undefined in
+    CUDA, and told on stderr here: it may be at an end that was not meant to be.
+    """
     with lock:
         del _blocks[block.address]
         _addresses.remove(block.address)
         _used[block.device] -= block.capacity
     block.is_alive = False
     if block.file is not None:
+        try:
+            fcntl.flock(block.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # others hold it shared
+        except OSError:
+            print(FREED_WHILE_OPEN, file=sys.stderr, flush=True)
         os.close(block.file)
         block.file = None
     block.check()

@@ -27,14 +27,22 @@ class CUDARuntimeError(RuntimeError):
         self.status = status
 
 
+pooled_bytes = [0]
+"""What CuPy's pool keeps, of the 1 GiB that there are."""
+
+
+def get_default_memory_pool() -> SimpleNamespace:
+    return SimpleNamespace(free_all_blocks=lambda: pooled_bytes.__setitem__(0, 0))
+
+
 def at(address: int, byte_count: int) -> Any:
     return np.frombuffer((ctypes.c_char * byte_count).from_address(address), np.uint8)
 
 
 class Memory:
     def __init__(self, byte_count: int) -> None:
-        if byte_count > 1 << 30:
-            raise MemoryError("out of memory")
+        if byte_count > (1 << 30) - pooled_bytes[0]:
+            raise CUDARuntimeError(2)
         self.buffer = np.full(byte_count, 0xFF, np.uint8)
         self.ptr = self.buffer.ctypes.data
         calls["malloc"] += 1
@@ -183,7 +191,7 @@ runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     memcpyDefault=4,
     deviceGetPCIBusId=_bus_id,
-    getDeviceProperties=lambda _: {"uuid": b"\x12\x34", "multiProcessorCount": 4},
+    getDeviceProperties=lambda _: {"uuid": bytes(range(1, 17)) + b"and what lies behind", "multiProcessorCount": 4},
     memsetAsync=_memset,
     memcpyAsync=_memcpy,
     ipcGetMemHandle=lambda ptr: str(ptr).encode().ljust(64, b"\0"),
@@ -202,14 +210,15 @@ cuda = SimpleNamespace(
     UnownedMemory=UnownedMemory,
     MemoryPointer=MemoryPointer,
     get_current_stream=lambda: Stream(),
-    nccl=SimpleNamespace(available=False),
 )
+nccl = SimpleNamespace(available=False)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for the library from now on."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", nccl)
     monkeypatch.setattr(gpu, "library", lambda: sys.modules[__name__])
     calls.clear()
     event_status[0] = 0

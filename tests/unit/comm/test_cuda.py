@@ -48,7 +48,7 @@ def test_errors_say_what_failed(cupy: Any) -> None:
     device = CupyDevice(0)
     with pytest.raises(
         DeviceError,
-        match=r"allocating 4,001,366,016 bytes on GPU 0 .* failed: out of memory",
+        match=r"allocating 4,001,366,016 bytes on GPU 0 .* failed: cudaError 2",
     ):
         device.allocate(1_000_000_000, np.float32)
     is_done = device.done()
@@ -58,7 +58,22 @@ def test_errors_say_what_failed(cupy: Any) -> None:
     with pytest.raises(DeviceError, match="its work failed: cudaError 700"):
         is_done()
     assert "pip install nvidia-nccl-cu13" in device.nccl_problem
-    assert (device.identity, device.description) == ("0000:3b:00.0 1234", "GPU 0 (0000:3b:00.0)")
+    identity = "0000:3b:00.0 0102030405060708090a0b0c0d0e0f10"
+    assert (device.identity, device.description) == (identity, "GPU 0 (0000:3b:00.0)")
+
+
+def test_an_nccl_that_does_not_load(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = CupyDevice(0)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", None)
+    monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+    assert device.nccl_problem.startswith("CuPy cannot load NCCL: ")
+    assert not device.nccl_shares_gpus
+
+
+def test_memory_that_the_pool_keeps_is_asked_for(cupy: Any) -> None:
+    cupy.pooled_bytes[0] = 1 << 30
+    assert len(CupyDevice(0).allocate(100, np.float32)) == 100
+    assert cupy.pooled_bytes == [0]
 
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +81,20 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "library", gpu.library.__wrapped__)  # not what it has found before
     with pytest.raises(MissingDependencyError, match="cuda13"):
         open_device()
+
+
+def test_what_nccl_says_of_its_state() -> None:
+    """CuPy looks the number up among those that it knows: 7, which is no failure, is not one of them."""
+    answers = [KeyError(7), KeyError(8)]
+
+    def check() -> None:
+        raise answers.pop(0)
+
+    nccl = SimpleNamespace(NCCL_FLOAT32=7, NCCL_FLOAT64=8)
+    group = NcclGroup(lambda _: contextlib.nullcontext(), nccl, SimpleNamespace(check_async_error=check), 77, 2, 0)
+    group.check()
+    with pytest.raises(RuntimeError, match="NCCL error 8"):
+        group.check()
 
 
 def test_what_nccl_is_asked_for() -> None:

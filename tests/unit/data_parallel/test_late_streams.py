@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 
 from paratrain.comm.cuda import CupyDevice
+from paratrain.comm.flags import Flags
+from paratrain.data_parallel import DataParallel
+from paratrain.net.recorded import RecordedPass
 from tests.late_streams import late_streams
 from tests.simulated_gpu_path import IS_REAL, simulated_gpu  # noqa: F401
 from tests.unit.data_parallel.test_exchanges import SETTINGS, source  # noqa: F401
@@ -57,3 +62,34 @@ def test_a_missing_wait_is_found(source: Path, monkeypatch: pytest.MonkeyPatch, 
         if found != at_once:
             return
     pytest.fail("nobody has noticed")
+
+
+def test_slices_leave_while_a_recorded_pass_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """By the time the host waits for the loss, it has told the others of all slices that the GPU has got to."""
+    told: Counter[int] = Counter()  # by thread, which is a rank
+    seen: list[tuple[int, int]] = []
+    begin, announce, read = DataParallel.on_start, Flags.announce, RecordedPass._read_loss
+    slice_count = 0
+
+    def on_start(driver: DataParallel) -> None:
+        nonlocal slice_count
+        told[threading.get_ident()], slice_count = 0, driver.slice_count
+        begin(driver)
+
+    def count(flags: Flags, kind: int, index: int) -> int:
+        told[threading.get_ident()] += kind == Flags.READY
+        return announce(flags, kind, index)
+
+    def look(recorded: RecordedPass) -> float:
+        seen.append((told[threading.get_ident()], slice_count))
+        return read(recorded)
+
+    monkeypatch.setattr("tests.unit.data_parallel.test_gpus.STEPS", 12)
+    monkeypatch.setattr(DataParallel, "on_start", on_start)
+    monkeypatch.setattr(Flags, "announce", count)
+    monkeypatch.setattr(RecordedPass, "_read_loss", look)
+    with late_streams(0):
+        train(source, 4, SETTINGS["plain"], [0, 0], exchange="sharded")
+    assert len(seen) >= 2
+    assert slice_count > 1
+    assert set(seen) == {(slice_count, slice_count)}

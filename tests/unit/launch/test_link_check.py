@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from paratrain.comm import LocalCommunicator
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.threads import ThreadCommunicator, _Group, run_threads
-from paratrain.errors import CommunicationError
+from paratrain.errors import CommunicationError, DeviceError
 from paratrain.launch import device, link_check
 from paratrain.launch.cli import main
 from paratrain.launch.rank_tree import RankTree
@@ -171,6 +172,23 @@ def test_before_training_only_what_nobody_has_tested_is_tested(
     assert link_check.check_before_training(LocalCommunicator(), machine, 1_000_000) == plan
     assert len(hardware.runs) == count
     assert all((0, 1, DIRECT) in run or (1, 0, DIRECT) in run or (0, 1, STAGED) in run for run in hardware.runs[:1])
+
+
+def test_links_that_cannot_be_tested_are_used(
+    hardware: Hardware, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hardware.bad[0, 1, DIRECT] = Verdict.WRONG_DATA
+    known = link_check.check_before_training(LocalCommunicator(), MACHINE, 1000)
+
+    def refuse(*_: object) -> list[LinkResult]:
+        raise DeviceError("GPU 0: cudaErrorDevicesUnavailable")
+
+    monkeypatch.setattr(link_check, "check_links", refuse)
+    assert link_check.check_before_training(LocalCommunicator(), MACHINE, 1000) == known  # nothing was left to test
+    other = replace(MACHINE, driver_version="580.2")
+    plan = link_check.check_before_training(LocalCommunicator(), other, 1000)
+    assert plan is not None and not plan.machine.vetoes
+    assert "used without having been tested: GPU 0: cudaErrorDevicesUnavailable" in caplog.text
 
 
 def test_before_training_the_lowest_rank_of_a_node_tests(hardware: Hardware) -> None:

@@ -40,6 +40,9 @@ class FakeRuntime:
 
     def select(self, bus_id: str, index: int) -> None:
         self.index = int(bus_id) if bus_id else index
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None and str(self.index) not in visible.split(","):
+            raise FakeError("cudaErrorInvalidDevice")
         if self.faults.get(f"select {self.index}") == "raise":
             raise FakeError("cudaErrorDevicesUnavailable")
         if self.faults.get(f"select {self.index}") == "die":
@@ -80,6 +83,8 @@ class FakeRuntime:
         del self.blocks[address], self.peers[address]
 
     def pin(self, address: int, byte_count: int) -> None:
+        if self.faults.get("pin") == "raise":
+            raise FakeError("cudaErrorNotSupported")
         self.ranges.append((address, address + byte_count))
 
     def unpin(self, address: int) -> None:

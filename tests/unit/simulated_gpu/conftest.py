@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from tests.simulated_gpu_path import (
 
 
 @pytest.fixture(autouse=True)
-def _is_simulated(simulated_gpu: Any) -> None:  # noqa: F811
+def _is_simulated(simulated_gpu: Any) -> Iterator[None]:  # noqa: F811
     if IS_REAL:
         pytest.skip("is about the simulated GPU")
-    simulated_gpu.cuda.Stream.null.use()  # a backend of an earlier test has left its own
+    with simulated_gpu.cuda.Stream.null:  # a backend of an earlier test has left its own
+        yield

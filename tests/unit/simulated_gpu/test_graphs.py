@@ -44,7 +44,7 @@ def test_what_is_captured_is_done_at_each_launch(simulated_gpu: Any, stream: Any
     c *= 3
     cupy.subtract(c, 1, out=c)
     c[5] = 7
-    c.get(out=pinned, blocking=False)
+    runtime.memcpyAsync(pinned.ctypes.data, c.data.ptr, c.nbytes, runtime.memcpyDefault, stream.ptr)
     simulated.record(lambda: host.append(1))
     graph = stream.end_capture()
     assert not stream.is_capturing() and not host
@@ -67,7 +67,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception], str
     "a copy of an array": (lambda cupy, s, x: x.T.ravel(), RuntimeError, "has to be copied"),
     "get": (lambda cupy, s, x: x.get(), RuntimeError, "copy to the host"),
     "float": (lambda cupy, s, x: float(x), RuntimeError, "copy to the host"),
-    "set": (lambda cupy, s, x: x.set(np.zeros((2, 3), np.float32)), RuntimeError, "not pinned"),
+    "get to pinned memory": (lambda cupy, s, x: _pinned(x, "get"), RuntimeError, "copy to the host"),
+    "set": (lambda cupy, s, x: x.set(np.zeros((2, 3), np.float32)), RuntimeError, "copy from the host"),
+    "set from pinned memory": (lambda cupy, s, x: _pinned(x, "set"), RuntimeError, "copy from the host"),
+    "other views of a result": (lambda cupy, s, x: cupy.add(x[:], 1, out=x[:]), RuntimeError, "overlaps the result"),
     "asarray": (lambda cupy, s, x: cupy.asarray([1]), RuntimeError, "to the GPU"),
     "matmul": (lambda cupy, s, x: cupy.matmul(x, x.T), NotImplementedError, "cuBLAS"),
     "einsum": (lambda cupy, s, x: cupy.einsum("ij->i", x), NotImplementedError, "cuBLAS"),
@@ -77,6 +80,14 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception], str
     "an event of it": (lambda cupy, s, x: s.record().synchronize(), RuntimeError, "cudaErrorCapturedEvent"),
     "a new module": (lambda cupy, s, x: cupy.RawModule(code=SOURCE + " ").get_function("add"), RuntimeError, "module"),
 }
+
+
+def _pinned(array: Any, action: str) -> None:
+    """CuPy refuses these itself, though CUDA would note them."""
+    import cupyx
+
+    host = cupyx.zeros_pinned(array.shape, array.dtype)
+    array.set(host) if action == "set" else array.get(out=host, blocking=False)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -149,7 +160,7 @@ def test_current_streams(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
     with first:
         assert cuda.get_current_stream() is first
         with cuda.Device(1):
-            assert cuda.get_current_stream() == cuda.Stream.null
+            assert cuda.get_current_stream() != first
             with pytest.raises(RuntimeError, match="does not match with the current device"):
                 first.use()
             memory = cuda.Memory(8)
@@ -163,6 +174,16 @@ def test_current_streams(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
         simulated_gpu.zeros(3)
     with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
         first.end_capture()
+    first.use()  # of which CuPy knows nothing when a stream is left
+    with cuda.Stream() as second:
+        assert cuda.get_current_stream() is second
+    assert cuda.get_current_stream() == cuda.Stream.null
+    first.use()
+    array = simulated_gpu.ones((2, 3), np.float32)
+    array.get()
+    assert cuda.get_current_stream() is first
+    array.T.get()  # CuPy enters the stream to bring the values in order
+    assert cuda.get_current_stream() == cuda.Stream.null
     start, end = cuda.Event(), cuda.Event()
     start.record()
     end.record()

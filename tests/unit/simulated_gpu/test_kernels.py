@@ -88,6 +88,19 @@ extern "C" __global__ void beyond_shared(float* out) {
     extern __shared__ float dynamic[];
     dynamic[4] = out[0];
 }
+extern "C" __global__ void lower_neighbour(int* out) {
+    __shared__ int places[64];
+    places[threadIdx.x] = threadIdx.x;
+    out[threadIdx.x] = threadIdx.x == 0 ? 0 : places[threadIdx.x - 1] + 1;
+}
+extern "C" __global__ void last_block(int* out) { *out = blockIdx.x; }
+struct alignas(16) Pack {
+    float values[4];
+};
+extern "C" __global__ void copy_packs(const float* from, float* to) {
+    reinterpret_cast<Pack*>(to)[threadIdx.x] = reinterpret_cast<const Pack*>(from)[threadIdx.x];
+    __syncthreads();
+}
 extern "C" __global__ void beyond(float* out, int place) { out[place] = 1; }
 extern "C" __global__ void check(int value) { assert(value == 3); }
 
@@ -232,6 +245,28 @@ def test_mistakes_of_kernels_are_found(simulated_gpu: Any, module: Any) -> None:
     del out
     with pytest.raises(RuntimeError, match="no address of a GPU"):
         module.get_function("beyond")((1,), (1,), (address, np.int32(0)))
+
+
+def test_no_order_of_threads_and_blocks_can_be_counted_on(simulated_gpu: Any, module: Any) -> None:
+    out, right = simulated_gpu.empty(64, np.int32), np.arange(64)
+    found, last = [], set()
+    for _ in range(8):
+        module.get_function("lower_neighbour")((1,), (64,), (out,))
+        found.append(np.array_equal(out.get(), right))
+        module.get_function("last_block")((5,), (1,), (out,))
+        last.add(int(out[0]))
+    assert not all(found)
+    assert len(last) > 1
+
+
+def test_addresses_must_be_multiples_of_what_is_read_at_once(simulated_gpu: Any, module: Any) -> None:
+    values, out = simulated_gpu.arange(80, dtype=np.float32), simulated_gpu.zeros(80, np.float32)
+    copy = module.get_function("copy_packs")
+    for array in (values[1:], values[2:]):
+        with pytest.raises(RuntimeError, match="copy_packs: misaligned address on line"):
+            copy((1,), (16,), (array, out))
+    copy((1,), (16,), (values[4:], out))
+    np.testing.assert_array_equal(out.get()[:64], np.arange(4, 68))
 
 
 def test_errors_of_the_source(simulated_gpu: Any) -> None:

@@ -1,4 +1,4 @@
-"""Two processes that share a simulated GPU, or its neighbour, through CUDA's handles, as ranks do."""
+"""Two processes that share a simulated GPU, or its neighbour, through CUDA's handles, as ranks do; and forks."""
 
 from __future__ import annotations
 
@@ -69,3 +69,57 @@ def test_memory_of_another_process(simulated_gpu: Any) -> None:
         command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as other:
         assert "cudaErrorInvalidValue" in other.communicate(handle.hex() + "\n\n")[1]  # it is freed
+
+
+def test_memory_that_is_freed_while_another_process_has_it(
+    simulated_gpu: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    memory = simulated_gpu.cuda.Memory(4000)
+    handle = bytes(simulated_gpu.cuda.runtime.ipcGetMemHandle(memory.ptr))
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        print(handle.hex(), file=other.stdin)
+        other.stdout.readline()
+        del memory
+        gc.collect()
+        assert "memory was freed that another process has open" in capfd.readouterr().err
+        print(file=other.stdin)
+
+
+FORKING = """
+import os, sys
+from paratrain import gpu
+import paratrain.pycaffe as caffe
+
+def forked(name):
+    if os.fork() == 0:
+        print(name, gpu.problem(), sep=": ", flush=True)
+        try:
+            caffe.modes.new_backend()
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        os._exit(0)
+    os.wait()
+
+forked("early")
+caffe.set_mode_gpu()
+forked("late")
+print(caffe.modes.new_backend().name, flush=True)
+"""
+
+
+def test_processes_forked_after_a_gpu_was_used_say_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING], env=environment(), capture_output=True, text=True, check=True
+    )
+    early, late, error, own = done.stdout.splitlines()
+    assert early == "early: None"
+    assert late.startswith("late: the process that forked this one had used CUDA before")
+    assert (error, own) == ("DeviceError", "cupy")

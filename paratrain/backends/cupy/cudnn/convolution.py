@@ -25,8 +25,7 @@ def convolution_task(direction: Direction, geometry: ConvolutionGeometry, precis
 
 def may_end_in_bias(task: ConvolutionTask) -> bool:
     """Whether cuDNN has as good kernels that also add a bias and rectify: not for depthwise ones, nor without tensor cores."""
-    groups = task.geometry.groups
-    return task.channels_last and (groups == 1 or task.geometry.channels > groups)
+    return task.channels_last and not task.is_depthwise
 
 
 class CudnnConvolution:

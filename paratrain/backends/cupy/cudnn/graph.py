@@ -58,6 +58,11 @@ class ConvolutionTask:
         }[self.direction]
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.geometry.groups > 1 and self.geometry.channels == self.geometry.groups
+
+    @property
     def key(self) -> str:
         """The task in words, for whoever keeps notes of it outside of the process."""
         geometry = self.geometry

@@ -12,7 +12,7 @@ from paratrain import gpu
 from paratrain.backends.cupy.convolution import note_absence_of_cudnn
 from paratrain.backends.cupy.cudnn.choices import Choices
 from paratrain.backends.cupy.cudnn.graph import ALIGNMENT, ConvolutionTask, Operand
-from paratrain.backends.cupy.cudnn.library import UnsupportedError, library, problem, version
+from paratrain.backends.cupy.cudnn.library import UnsupportedError, failures, library, problem, version
 from paratrain.backends.cupy.cudnn.plans import Plan, built_plans, refused_notes
 from paratrain.backends.cupy.noting import note
 from paratrain.backends.cupy.precision import Precision
@@ -74,7 +74,8 @@ class CudnnRunner:
         """Make sure that a task can run. Raises UnsupportedError where cuDNN has no plan for it."""
         found = self._plans.get(task)
         if found is None:
-            if len(self._plans) >= _MOST_PLANS:
+            # A recorded graph uses what was compiled for a plan, which goes with it.
+            if len(self._plans) >= _MOST_PLANS and not self._workspace.is_recorded:
                 self._plans.clear()
             try:
                 found = self._first_plan(task)
@@ -123,13 +124,16 @@ class CudnnRunner:
         assert self._choices is not None
         plans = {}
         times_ms = {}
-        for plan in itertools.islice(built_plans(task, self._refused, handle=self._handle), _MOST_MEASURED):
+        wanted_bytes = self._workspace.wanted_bytes
+        found_plans = built_plans(task, self._refused, tensor_cores_first=False, handle=self._handle)
+        for plan in itertools.islice(found_plans, _MOST_MEASURED):
             if plan.workspace_bytes <= _MOST_WORKSPACE_BYTES and plan.name not in plans:
                 plans[plan.name] = plan
                 try:
                     times_ms[plan.name] = self._time_ms(task, plan, addresses)
                 except DeviceError as error:  # of one plan, such as too little memory
                     logger.debug("%s is left out: %s", plan.name, error)
+        self._workspace.shrink(wanted_bytes)  # plans that were only measured may have wanted much
         if not times_ms:
             return self.plan_of(task)
         quickest = min(times_ms, key=lambda name: times_ms[name])
@@ -156,7 +160,7 @@ class CudnnRunner:
         room = self._workspace.take(plan.workspace_bytes, "u1").data.ptr if plan.workspace_bytes else 0
         try:
             plan.graph.execute_plan_at_index(addresses, int(room), plan.index, handle=self._handle)
-        except RuntimeError as error:
+        except failures() as error:
             raise DeviceError(f"cuDNN failed at {task.key} by plan {plan.name}: {error}") from error
 
 

@@ -35,7 +35,7 @@ struct Around {
 
 __device__ __forceinline__ Around around(unsigned i, const Axes& axes) {
     const int place = i / unsigned(axes.step) % unsigned(axes.places);
-    const int other = i / unsigned(axes.other_step) % unsigned(axes.other_places);
+    const int other = axes.other_places == 1 ? 0 : i / unsigned(axes.other_step) % unsigned(axes.other_places);
     Around result;
     result.first = -min(axes.reach, place);
     result.last = min(axes.reach, axes.places - 1 - place);

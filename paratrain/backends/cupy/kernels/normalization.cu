@@ -51,12 +51,11 @@ template <int WIDTH> struct Walk {
         pixels = s.channels_last ? s.pixels : s.pixels / WIDTH;
         pixel_stride = s.channels_last ? s.channels : WIDTH;
         image_stride = static_cast<long long>(s.channels) * s.pixels;
-        const long long row = static_cast<long long>(part) * rows_in_block + row_in_block;
-        const long long step = static_cast<long long>(s.parts) * rows_in_block;
-        image = row / pixels;
-        pixel = row - static_cast<long long>(image) * pixels;
-        image_step = step / pixels;
-        pixel_step = step - static_cast<long long>(image_step) * pixels;
+        const unsigned row = part * rows_in_block + row_in_block, step = s.parts * rows_in_block, width = pixels;
+        image = row / width;
+        pixel = row - image * width;
+        image_step = step / width;
+        pixel_step = step - image_step * width;
         if (channel >= s.channels) {
             image = images;  // a tile may reach over the last channel
         }
@@ -202,20 +201,45 @@ extern "C" __global__ void stored_moments(int channels, ACCUMULATE eps, const AC
     }
 }
 
-// What is known of the channels of WIDTH values, which are neighbours or, with a spread of 0, all the same: y = (x - mean) factor + shift. Null pointers mean 0, 1, 1 and 0.
+// What an array has for the channels of WIDTH values, which are neighbours or, with a spread of 0, all the same: `absent` without
+// an array. Neighbours come 16 bytes at a time if they lie so: a thread may have few rows to use them for.
+template <int WIDTH>
+__device__ __forceinline__ void load_channels(const ACCUMULATE* from, int first, int spread, int channels, ACCUMULATE absent,
+                                              ACCUMULATE (&to)[WIDTH]) {
+    constexpr int EACH = 16 / sizeof(ACCUMULATE);
+    if (WIDTH % EACH == 0 && from != nullptr && spread != 0 && first + WIDTH <= channels &&
+        reinterpret_cast<size_t>(from + first) % 16 == 0) {
+        typedef Pack<ACCUMULATE, EACH> Values;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k += EACH) {
+            const Values values = *reinterpret_cast<const Values*>(from + first + k);
+#pragma unroll
+            for (int n = 0; n < EACH && k + n < WIDTH; ++n) {
+                to[k + n] = values.values[n];
+            }
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k) {
+            const int channel = first + k * spread;
+            to[k] = from != nullptr && channel < channels ? from[channel] : absent;
+        }
+    }
+}
+
+// What is known of the channels of WIDTH values: y = (x - mean) factor + shift. Null pointers mean 0, 1, 1 and 0.
 template <int WIDTH> struct Factors {
     ACCUMULATE mean[WIDTH], inverse_std[WIDTH], factor[WIDTH], shift[WIDTH];
 
     __device__ __forceinline__ Factors(int first, int spread, int channels, const ACCUMULATE* means,
                                        const ACCUMULATE* inverse_stds, const ACCUMULATE* scales, const ACCUMULATE* shifts) {
+        load_channels<WIDTH>(means, first, spread, channels, 0, mean);
+        load_channels<WIDTH>(inverse_stds, first, spread, channels, 1, inverse_std);
+        load_channels<WIDTH>(scales, first, spread, channels, 1, factor);
+        load_channels<WIDTH>(shifts, first, spread, channels, 0, shift);
 #pragma unroll
         for (int k = 0; k < WIDTH; ++k) {
-            const int channel = first + k * spread;
-            const bool is_there = channel < channels;
-            mean[k] = means != nullptr && is_there ? means[channel] : ACCUMULATE(0);
-            inverse_std[k] = inverse_stds != nullptr && is_there ? inverse_stds[channel] : ACCUMULATE(1);
-            factor[k] = inverse_std[k] * (scales != nullptr && is_there ? scales[channel] : ACCUMULATE(1));
-            shift[k] = shifts != nullptr && is_there ? shifts[channel] : ACCUMULATE(0);
+            factor[k] = inverse_std[k] * factor[k];
         }
     }
     __device__ __forceinline__ ACCUMULATE output(int k, ACCUMULATE x) const { return (x - mean[k]) * factor[k] + shift[k]; }
@@ -354,13 +378,9 @@ __device__ __forceinline__ void gradient_of(const Sizes& s, const STORAGE* x, co
     Walk<WIDTH> walk(s);
     const Factors<WIDTH> factors(walk.channel, s.channels_last ? 1 : 0, s.channels, PASS_FACTORS);
     ACCUMULATE gradient_mean[WIDTH], slope[WIDTH];
-#pragma unroll
-    for (int k = 0; k < WIDTH; ++k) {
-        const int channel = walk.channel + k * (s.channels_last ? 1 : 0);
-        const bool is_there = gradient_means != nullptr && channel < s.channels;
-        gradient_mean[k] = is_there ? gradient_means[channel] : ACCUMULATE(0);
-        slope[k] = is_there ? slopes[channel] : ACCUMULATE(0);
-    }
+    const int spread = s.channels_last ? 1 : 0;
+    load_channels<WIDTH>(gradient_means, walk.channel, spread, s.channels, 0, gradient_mean);
+    load_channels<WIDTH>(gradient_means != nullptr ? slopes : nullptr, walk.channel, spread, s.channels, 0, slope);
     for (; walk.is_inside(); walk.next()) {
         ACCUMULATE value[WIDTH] = {}, gradient[WIDTH];
         if (x != nullptr) {

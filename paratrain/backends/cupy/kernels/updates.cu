@@ -9,7 +9,8 @@
 //     CLIP       another factor, 1 unless `sum_totals` has found the gradient too large
 //     LIMIT      the largest norm of a gradient; below 0 for none
 //     UNSCALE    what its norm is multiplied by before it is compared with that (gradients of a scaled loss)
-//     UNFIT      not 0: the gradient is not finite, and updates leave everything as it is; `sum_totals` sets it
+//     UNFIT      not 0: a loss or the gradient is not finite, and updates leave everything as it is; `note_losses` and
+//                `sum_totals` set it
 //     MET        not 0: an update has met a value of the gradient that is not finite, and left its parameter alone
 //     NORM       of the gradient, as `sum_totals` has found it
 //     LOSS ...   up to MOST_LOSSES numbers that `note_losses` has put there
@@ -333,7 +334,9 @@ extern "C" __global__ void sum_totals(
                 const double norm = sqrt(total) * static_cast<double>(numbers[UNSCALE]);
                 const double limit = numbers[LIMIT];
                 numbers[NORM] = norm;
-                numbers[UNFIT] = total == total ? 0 : 1;
+                if (total != total) {
+                    numbers[UNFIT] = 1;  // not 0 otherwise: a loss may have set it
+                }
                 numbers[CLIP] = limit >= 0 && norm > limit ? limit / norm : 1.0;
             }
         }

@@ -10,7 +10,7 @@ from simulated.errors import CUDARuntimeError
 from simulated.kernels import Kernel as Function
 from simulated.streams import Graph, elapsed_ms
 
-from cupy.cuda import compiler, device, graph, memory, nccl, pinned_memory, runtime, stream
+from cupy.cuda import compiler, device, graph, memory, pinned_memory, runtime, stream
 from cupy.cuda.device import Device, get_device_id
 from cupy.cuda.memory import (
     Memory,
@@ -57,7 +57,6 @@ __all__ = [
     "graph",
     "is_available",
     "memory",
-    "nccl",
     "pinned_memory",
     "runtime",
     "set_allocator",

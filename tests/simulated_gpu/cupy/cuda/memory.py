@@ -129,12 +129,14 @@ class MemoryPointer:
         self._copy(self.ptr, _host_address(mem), size, None, is_async=False)
 
     def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        forbid_in_capture("a copy from the host", None if stream is None else stream.ptr, RuntimeError)
         self._copy(self.ptr, _host_address(mem), size, stream, is_async=True)
 
     def copy_to_host(self, mem: Any, size: int) -> None:
         self._copy(_host_address(mem), self.ptr, size, None, is_async=False)
 
     def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        forbid_in_capture("a copy to the host", None if stream is None else stream.ptr, RuntimeError)
         self._copy(_host_address(mem), self.ptr, size, stream, is_async=True)
 
     def memset(self, value: int, size: int) -> None:

@@ -19,6 +19,14 @@ def _current() -> dict[int, Any]:
     return found
 
 
+def _entered(device: int) -> list[Any]:
+    """The streams that this thread has entered and not left, innermost last. As in CuPy one that ``use`` made current is not
+    among them: it is not current any more when the next ``with`` of another one ends.
+    """
+    stacks: dict[int, list[Any]] = _local.__dict__.setdefault("entered", {})
+    return stacks.setdefault(device, [Stream.null])
+
+
 def get_current_stream(device_id: int = -1) -> Any:
     return _current().get(devices.current() if device_id < 0 else device_id, Stream.null)
 
@@ -80,13 +88,15 @@ class _Stream:
 
     def __enter__(self) -> Any:
         device = self._device()
-        _local.__dict__.setdefault("stack", []).append((device, get_current_stream(device)))
+        _entered(device).append(self)
+        _local.__dict__.setdefault("devices", []).append(device)
         self._select(device)
         return self
 
     def __exit__(self, *_: object) -> None:
-        device, previous = _local.stack.pop()
-        previous._select(device)
+        device = _local.devices.pop()
+        _entered(device).pop()
+        _entered(device)[-1]._select(device)
 
     def use(self) -> Any:
         self._select(self._device())

@@ -1,7 +1,8 @@
 // The threads of a block, one after another on one thread of the host, and how they wait for one another.
 //
 // A worker runs one thread after another as plain calls. Where a thread waits, its worker keeps the thread's stack and the
-// next worker goes on with the threads that have not begun. When all have begun, those that may go on are resumed in order.
+// next worker goes on with the threads that have not begun. When all have begun, those that may go on are resumed. Whenever
+// threads have met they get on in another order: a kernel that counts on one lacks a barrier.
 #pragma once
 #if !defined(__x86_64__)
 #define SIMULATED_UCONTEXT 1
@@ -59,7 +60,7 @@ struct Thread {
     Place place;
 };
 static Thread threads[MOST_THREADS];
-static int thread_count, begun, done, current, worker, free_count, free_workers[MOST_THREADS];
+static int thread_count, begun, done, current, worker, free_count, free_workers[MOST_THREADS], turns[MOST_THREADS];
 static bool worker_ended;
 static Place scheduler, beginnings[MOST_THREADS];
 static char* stacks;
@@ -68,6 +69,28 @@ static void** arguments;
 static char problem[200];
 __attribute__((aligned(128))) static char dynamic_shared[MOST_SHARED + GUARD];
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_simulated_shared[], __stop_simulated_shared[];
+
+// Place i of `count` in an order that is drawn: any place comes first, and up or down from there. The same draws in each process.
+struct Order {
+    unsigned long long first, step, count;
+    explicit Order(unsigned long long of) : count(of) {
+        static unsigned long long state = 1;
+        state = state * 6364136223846793005ull + 1442695040888963407ull;
+        first = (state >> 33) % count;
+        step = state >> 32 & 1 ? 1 : count - 1;
+    }
+    unsigned long long operator[](unsigned long long i) const { return (first + i * step) % count; }
+};
+
+static void draw_turns() {
+    const Order order(thread_count);
+    const bool is_upwards = order.step == 1;
+    int next = int(order.first);
+    for (int i = 0; i < thread_count; ++i) {
+        turns[i] = next;
+        next = is_upwards ? (next + 1 == thread_count ? 0 : next + 1) : (next == 0 ? thread_count : next) - 1;
+    }
+}
 
 static void select(int thread) {
     current = thread;
@@ -79,7 +102,7 @@ static void select(int thread) {
 static void work() {
     while (true) {
         while (begun < thread_count) {
-            const int thread = begun++;
+            const int thread = turns[begun++];
             select(thread);
             call(kernel, arguments);
             threads[current].state = DONE;
@@ -187,11 +210,13 @@ static bool run_block(const Kernel* of, void** with) {
     free_count = MOST_THREADS;
     for (int i = 0; i < MOST_THREADS; ++i) free_workers[i] = MOST_THREADS - 1 - i;
     for (int i = 0; i < thread_count; ++i) threads[i].state = RUNNING;
+    draw_turns();
     while (begun < thread_count) start_worker();
     while (done < thread_count) {
         if (problem[0] || (!release_warps() && !release_block())) return false;
-        for (int thread = 0; thread < thread_count; ++thread) {
-            if (threads[thread].state == READY) resume(thread);
+        draw_turns();
+        for (int i = 0; i < thread_count; ++i) {
+            if (threads[turns[i]].state == READY) resume(turns[i]);
         }
     }
     return problem[0] == 0;
@@ -263,6 +288,15 @@ static unsigned active_mask() {
     return lanes;
 }
 
+// For a thread that cannot go on: it ends where it is, and the launch fails.
+[[noreturn]] static void abandon() {
+    threads[current].state = DONE;
+    ++done;
+    worker_ended = false;
+    jump(threads[current].place, scheduler);
+    __builtin_unreachable();
+}
+
 }  // namespace simulated
 
 // Options that may be left out come last: the width of a shuffle, the mask of a warp.
@@ -291,3 +325,14 @@ static inline void fail(const char* what, int line) {
     if (!problem[0]) snprintf(problem, sizeof problem, "%s on line %d", what, line);
 }
 }  // namespace simulated
+
+// What the compiler calls where an address is no multiple of what its type asks for, see compiler.py.
+struct SimulatedMismatch {
+    const char* file;
+    unsigned line, column;
+};
+extern "C" __attribute__((visibility("hidden"), used, noinline)) void __ubsan_handle_type_mismatch_v1(SimulatedMismatch* where,
+                                                                                                     size_t) {
+    simulated::fail("misaligned address", where->line);
+    simulated::abandon();
+}

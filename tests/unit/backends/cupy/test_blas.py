@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import types
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +15,7 @@ from paratrain.backends.cupy import cublas
 from paratrain.backends.cupy.blas import Blas
 from paratrain.backends.cupy.graph import capture
 from paratrain.errors import BackendError, DeviceError, MissingDependencyError
+from tests.simulated_gpu_path import IS_REAL
 
 HALF, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 TYPES = [
@@ -96,7 +98,8 @@ def test_float32_has_all_its_bits_unless_tf32_is_allowed(simulated_gpu: Any) -> 
         out = simulated_gpu.empty((1, 1), np.float32)
         product = Blas(simulated_gpu.cuda.get_current_stream(), allow_tf32=allowed)
         product.product(fine, simulated_gpu.ones((1, 1), np.float32), out)
-        assert out.get()[0, 0] == np.float32(expected)
+        # The real cuBLAS need not use tensor cores for so little.
+        assert out.get()[0, 0] == np.float32(expected) or (IS_REAL and allowed)
     doubles = fine.astype(np.float64)
     product.product(doubles, doubles, out := simulated_gpu.empty((1, 1), np.float64))
     assert out.get()[0, 0] == (1 + 2.0**-12) ** 2
@@ -119,8 +122,9 @@ def test_later_products_allocate_nothing_and_can_be_recorded(simulated_gpu: Any)
         graph.replay()
         np.testing.assert_allclose(out.get(), 3 * once, rtol=1e-6)
         assert [simulated.counts[what] - before.get(what, 0) for what in ("malloc", "allocate")] == [0, 0]
-        with pytest.raises(DeviceError, match="NOT_INITIALIZED"):
-            first_in_capture(simulated_gpu)
+        if not IS_REAL:  # which may allow it
+            with pytest.raises(DeviceError, match="NOT_INITIALIZED"):
+                first_in_capture(simulated_gpu)
 
 
 def first_in_capture(cupy: Any) -> None:
@@ -155,10 +159,12 @@ def test_failures_say_what_to_do(simulated_gpu: Any) -> None:
     blas.product(one, one, one)
     library = cublas.library()
     with pytest.raises(
-        BackendError, match=r"cublasSetAtomicsMode failed with 7 \(CUBLAS_STATUS_INVALID_VALUE\).*CUBLAS_LOGINFO_DBG"
+        BackendError, match=r"cublasSetWorkspace_v2 failed with 7 \(CUBLAS_STATUS_INVALID_VALUE\).*CUBLAS_LOGINFO_DBG"
     ):
-        library.call("cublasSetAtomicsMode", blas._handle, 7)
+        library.call("cublasSetWorkspace_v2", blas._handle, 128, 1 << 20)  # off its boundary
     handle = blas._handle
+    if IS_REAL:
+        return  # it does not know handles that are gone, and would crash
     del blas
     gc.collect()
     with pytest.raises(DeviceError, match=r"CUBLAS_STATUS_NOT_INITIALIZED\): .*nvidia-smi"):  # it went with its owner
@@ -166,15 +172,28 @@ def test_failures_say_what_to_do(simulated_gpu: Any) -> None:
 
 
 def test_absent_and_old_libraries(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cuda import pathfinder
-
-    def find_nothing(name: str) -> Any:
-        raise pathfinder.DynamicLibNotFoundError(name)
-
     with pytest.raises(BackendError, match=r"libold\.so has no function cublas\w+; install the cuBLAS of CUDA 12"):
-        cublas.Cublas(ctypes.CDLL(None), "libold.so")
-    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", find_nothing)
-    monkeypatch.setattr(simulated_gpu.cuda.runtime, "runtimeGetVersion", lambda: 999000)
+        cublas.Cublas(ctypes.CDLL("libm.so.6"), "libold.so")
+    monkeypatch.setattr(cublas, "_candidates", lambda: ["libcublas.so.999"])
     cublas.library.cache_clear()
     with pytest.raises(MissingDependencyError, match=r"libcublas\.so.*pip install 'paratrain\[cuda13\]'"):
         cublas.library()
+
+
+def test_the_library_of_cupys_own_cuda_version_comes_first(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cuda import pathfinder
+
+    found = types.SimpleNamespace(abs_path="/there/libcublas.so.13")
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", lambda name: found)
+    for major, first in ((13, "/there/libcublas.so.13"), (12, "libcublas.so.12")):
+        monkeypatch.setattr(simulated_gpu.cuda.runtime, "runtimeGetVersion", lambda major=major: major * 1000 + 90)
+        names = cublas._candidates()
+        assert names[0] == first and "/there/libcublas.so.13" in names
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", _find_nothing)
+    assert cublas._candidates() == ["libcublas.so.12", "libcublas.so"]
+
+
+def _find_nothing(name: str) -> None:
+    from cuda import pathfinder
+
+    raise pathfinder.DynamicLibNotFoundError(name)

@@ -173,6 +173,11 @@ def test_arrays_off_their_boundaries_give_the_same_values(last: bool) -> None:
     case.kernel.forward(case.give(case.x), y, factors)
     case.kernel.forward(moved, moved, factors)
     np.testing.assert_array_equal(case.take(moved), case.take(y))
+    scale = case.backend.xp.empty(9, np.float32)[1:]
+    scale[...] = factors.scale
+    again = case.backend.xp.empty(case.form.count, np.float32)
+    case.kernel.forward(case.give(case.x), again, Factors(scale=scale, shift=factors.shift))
+    np.testing.assert_array_equal(case.take(again), case.take(y))
 
 
 def test_the_same_bits_each_time() -> None:

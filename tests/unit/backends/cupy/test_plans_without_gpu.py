@@ -23,4 +23,5 @@ def test_all_plans_of_lenet_can_be_built() -> None:
         pytest.skip(found.stderr)
     assert found.returncode == 0, found.stdout + found.stderr
     rows = [line.split("|") for line in found.stdout.splitlines() if line.startswith("| lenet")]
-    assert len(rows) == 5 and all(int(row[3]) >= 5 and int(row[5]) == 0 for row in rows)
+    assert len(rows) == 5 and all(int(row[3]) >= 5 and int(row[6]) == 0 for row in rows)
+    assert all(row[3] == row[5] for row in rows if row[2].strip() in ("tf32", "bfloat16", "float16")), "on tensor cores"

@@ -47,3 +47,25 @@ def test_says_what_was_wanted_where_memory_is_short(simulated_gpu: Any) -> None:
     total = simulated_gpu.cuda.runtime.memGetInfo()[1]
     with pytest.raises(DeviceError, match=rf"is full: {2 * total:,} bytes were wanted"):
         Workspace(CudaDevice()).take(2 * total, np.uint8)
+
+
+def test_what_cannot_be_had_does_not_stand_in_the_way(simulated_gpu: Any) -> None:
+    total = simulated_gpu.cuda.runtime.memGetInfo()[1]
+    workspace = Workspace(CudaDevice())
+    with pytest.raises(DeviceError):
+        workspace.take(2 * total, np.uint8)
+    assert workspace.take(100, np.uint8).size == 100
+    workspace.reserve(2 * total)  # which nobody takes
+    assert workspace.take(1000, np.uint8).size == 1000
+
+
+def test_shrinks_unless_it_is_recorded() -> None:
+    workspace = Workspace(CudaDevice())
+    workspace.reserve(1000)
+    workspace.take(4000, np.uint8)
+    workspace.shrink(1000)
+    assert workspace.wanted_bytes == 1000 and workspace.take(10, np.uint8).base.nbytes == 1024
+    workspace.is_recorded = True
+    workspace.take(4000, np.uint8)
+    workspace.shrink(1000)
+    assert workspace.wanted_bytes == 4000

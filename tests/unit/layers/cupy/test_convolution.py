@@ -17,6 +17,8 @@ from paratrain.backends.cupy.cudnn.convolution import CudnnConvolution
 from paratrain.backends.cupy.forms import Form
 from paratrain.blob import GradientMemory, MemorySlice, SyncedMemory
 from paratrain.layers.cupy.convolution import CupyConvolutionLayer
+from tests.simulated_gpu_path import IS_REAL
+from tests.stand_in_cudnn import stand_in_cudnn
 from tests.unit.layers.cupy.products import ROUNDING, compare, layer_on_gpu, run_once, values
 from tests.unit.layers.golden import golden_names, run_golden_case
 
@@ -49,8 +51,7 @@ def no_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def refusals(simulated_gpu: Any) -> Iterator[list[Any]]:
     """What the stand-in for cuDNN asks whether it has engines."""
-    import cudnn
-
+    cudnn = stand_in_cudnn()
     yield cudnn.refusals
     cudnn.refusals.clear()
 
@@ -217,10 +218,13 @@ def test_what_cudnn_refuses_is_computed_all_the_same(
 
 def test_tf32_is_not_used_unless_asked_for(simulated_gpu: Any) -> None:
     text, bottom = layer("num_output: 1 kernel_size: 1 bias_term: false"), np.full((1, 1, 2, 2), 1 + 2.0**-12)
-    for precision, expected in (("float32", 1 + 2.0**-12), ("tf32", 1.0)):
+    fine = 1 + 2.0**-12
+    for precision, expected in (("float32", fine), ("tf32", 1.0)):
         run = layer_on_gpu(text, [bottom], precision)
         run.layer.blobs[0].data[...] = 1
-        assert set(run.forward()[0].reshape(-1)) == {np.float32(expected)}
+        found = set(run.forward()[0].reshape(-1))
+        # The real cuDNN need not use tensor cores for so little.
+        assert found == {np.float32(expected)} or (IS_REAL and precision == "tf32" and found == {np.float32(fine)})
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -14,6 +14,7 @@ from paratrain.backends.cupy.cudnn.runner import CudnnRunner
 from paratrain.layers.base import LayerContext
 from paratrain.net import Net
 from paratrain.proto import TRAIN, NetParameter, parse_prototxt
+from tests.stand_in_cudnn import stand_in_cudnn
 from tests.unit.layers.cupy.products import ROUNDING
 
 NET = """
@@ -35,8 +36,7 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: 
 @pytest.fixture
 def refusals(simulated_gpu: Any) -> Iterator[list[Any]]:
     """What the stand-in for cuDNN asks whether it has engines."""
-    import cudnn
-
+    cudnn = stand_in_cudnn()
     yield cudnn.refusals
     cudnn.refusals.clear()
 
@@ -73,6 +73,7 @@ def test_with_the_relu_behind_it(slope: float, bias: str, precision: str) -> Non
 def test_bias_and_relu_are_cudnns_where_it_has_as_good_kernels(
     simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stand_in_cudnn()  # what is expected of the small net below
     ends: list[str] = []
     run = CudnnRunner.run
     monkeypatch.setattr(
@@ -82,7 +83,11 @@ def test_bias_and_relu_are_cudnns_where_it_has_as_good_kernels(
     )
     for precision, slope, expected in (
         ("bfloat16", 0, ["fprop bias relu bfloat16 channels last"] * 2),
-        ("tf32", 0.25, ["fprop bias float32 channels last", "fprop bias relu float32 channels last"]),
+        (
+            "tf32",
+            0.25,
+            ["fprop bias float32 channels last", "fprop float32 channels last"],
+        ),  # one with, one without groups
         ("float32", 0, ["fprop float32 plain"] * 2),
     ):
         ends.clear()

@@ -14,6 +14,7 @@ from paratrain.layers.cupy.convolving import ByProducts
 from paratrain.layers.cupy.deconvolution import CupyDeconvolutionLayer
 from paratrain.layers.cupy.im2col import CupyIm2colLayer
 from tests.gradient_check import LayerRun
+from tests.stand_in_cudnn import stand_in_cudnn
 from tests.unit.layers.cupy.products import ROUNDING, compare, layer_on_gpu, run_once, values
 from tests.unit.layers.golden import golden_names, run_golden_case
 
@@ -65,8 +66,7 @@ def test_deconvolution_without_cudnn(
 
 
 def test_products_take_over_where_cudnn_has_no_kernel_for_a_gradient(caplog: pytest.LogCaptureFixture) -> None:
-    import cudnn
-
+    cudnn = stand_in_cudnn()
     cudnn.refusals.append(lambda steps: "no engine" if "wgrad" in steps else None)
     text, shape = layer("Deconvolution", "num_output: 2 kernel_size: 2"), (1, 2, 3)
     try:

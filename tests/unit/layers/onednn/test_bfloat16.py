@@ -9,12 +9,13 @@ import pytest
 
 from paratrain.backends import PRECISION_VARIABLE, create_backend
 from paratrain.backends.onednn.names import DataType
+from paratrain.layers.base import LayerContext
 from paratrain.layers.onednn.base import OneDnnLayer
-from paratrain.proto import TEST
+from paratrain.proto import TEST, TRAIN
 from tests.gradient_check import LayerRun, set_up_layer
 from tests.optional import need_bfloat16
 from tests.unit.layers.golden import golden_names, run_golden_case
-from tests.unit.layers.onednn.arranged import PADDED, SHAPE, images, run_both
+from tests.unit.layers.onednn.arranged import PADDED, SHAPE, arrange, images, run_both
 
 TYPE_BY_TYPE = {
     "relu": 'type: "ReLU"',
@@ -113,6 +114,33 @@ def test_sums_are_rounded_once() -> None:
     exact = run.forward()[0]
     run = run_both('type: "Eltwise"', bottoms, "blocked", precision="bfloat16", passes=1)
     np.testing.assert_array_equal(run.tops[0].data, exact)
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("blocked", 20), ("last", 32)])
+@pytest.mark.parametrize("pool", ["MAX kernel_size: 3 pad: 1", "AVE kernel_size: 3 stride: 2", "AVE kernel_size: 13"])
+def test_gradients_of_windows_that_overlap_are_rounded_once(pool: str, layout: str, channels: int) -> None:
+    """Added one by one in bfloat16, 169 times 1 / 169 makes 1.16."""
+    gradients = []
+    for backend in (create_backend("numpy"), create_backend("onednn", "bfloat16")):
+        context = LayerContext(backend=backend, phase=TRAIN, dtype=np.float32)
+        bottoms = _in_bfloat16(images((3, channels, 27, 26)))
+        run = set_up_layer(f'type: "Pooling" pooling_param {{ pool: {pool} }}', bottoms, context=context)
+        (bottom,), (top,) = run.bottoms, run.tops
+        if backend.name == "onednn":
+            arrange(bottom.data_memory, bottom.shape, layout, backend)
+        run.layer.forward([bottom], [top])
+        top.diff[...] = _in_bfloat16(images(top.shape, seed=2))[0]
+        if backend.name == "onednn":
+            arrange(top.diff_memory, top.shape, layout, backend)
+        run.layer.backward([top], [True], [bottom])
+        gradients.append(bottom.read_diff(None).copy())
+    assert is_bfloat16(run)
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=2**-8, atol=1e-5)
+
+
+def _in_bfloat16(arrays: list[Any]) -> list[Any]:
+    """Numbers that bfloat16 holds as they are."""
+    return [(array.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32) for array in arrays]
 
 
 def test_one_channel_computes_gradients_of_weights_in_float32() -> None:

@@ -1,0 +1,40 @@
+"""A backend's stream is the current one of its thread, and stays it; copies in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paratrain.backends.cupy.backend import CupyBackend
+from paratrain.backends.cupy.device import CudaDevice
+
+
+def test_the_stream_stays_current_after_others_were_entered(simulated_gpu: Any) -> None:
+    cuda, backend = simulated_gpu.cuda, CupyBackend()
+    with cuda.Stream(non_blocking=True) as other:
+        assert cuda.get_current_stream() == other
+    assert cuda.get_current_stream() == backend.stream
+    array = simulated_gpu.zeros((2, 3), np.float32)
+    array.T.get()  # for which CuPy enters a stream
+    assert cuda.get_current_stream() == backend.stream == CupyBackend().stream
+    recording = backend.record(lambda: array.fill(1))  # in the null stream it would void the capture
+    assert recording is not None
+    recording.replay()
+    assert float(array.sum()) == 6
+
+
+def test_what_was_uploaded_may_be_changed_at_once(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import simulated
+
+    array = simulated_gpu.zeros(3, np.float32)
+    runtime = simulated_gpu.cuda.runtime
+    properties = runtime.getDeviceProperties(0)
+    for shares_tables in (0, 1):
+        more = {"pageableMemoryAccessUsesHostPageTables": shares_tables}
+        monkeypatch.setattr(runtime, "getDeviceProperties", lambda device, more=more: {**properties, **more})
+        device = CudaDevice()
+        before = simulated.counts["synchronize"]
+        device.upload(np.ones(3, np.float32), array)
+        assert simulated.counts["synchronize"] == before + shares_tables
