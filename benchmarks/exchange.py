@@ -194,13 +194,14 @@ def main() -> None:
         if options.only in title:
             lines, version = compare(title, count, times * options.iters, options)
             tables += lines
+            print("\n".join(lines), flush=True)
     head = [
         f"# Exchange and SGD update, {options.ranks} ranks of one thread on one node",
         "",
         describe("mpi4py", "mpich"),
     ]
+    print("\n".join(head))
     text = "\n".join([*head, *([f"- PyTorch {version}"] if version else []), *tables])
-    print(text)
     if options.save:
         Path(options.save).write_text(text + "\n")
 

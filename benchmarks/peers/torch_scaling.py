@@ -68,6 +68,7 @@ def main() -> None:
     if rank == 0:
         print(json.dumps({"ms": times, "version": torch.__version__}))
     if size > 1:
+        dist.barrier()  # gloo's threads end badly where a peer has gone
         dist.destroy_process_group()
 
 
