@@ -8,6 +8,7 @@ Every array that a primitive takes is a plain C-contiguous (N, C, spatial ...) a
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -169,6 +170,14 @@ class Backend(abc.ABC):
         begins; None where the backend has none.
         """
         return None
+
+    def on_device(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which this thread works on the backend's device and in its stream, whatever it has worked on before."""
+        return contextlib.nullcontext()
+
+    def alone(self) -> contextlib.AbstractContextManager[object]:
+        """The same, in which other threads that ask for it wait."""
+        return contextlib.nullcontext()
 
     can_record: bool = False
     """Whether :meth:`record` does anything."""

@@ -284,7 +284,8 @@ class CupyDevice:
             return self._nccl.get_unique_id()
 
     def join_nccl(self, identity: Any, size: int, rank: int) -> Collectives:
-        with self._call("ncclCommInitRank"):
+        with self._errors("ncclCommInitRank"):
+            self._device.use()  # a thread of its own would go back to GPU 0 at the end, and begin to use memory there
             group = self._nccl.NcclCommunicator(size, identity, rank)
         return NcclGroup(self._call, self._nccl, group, self._stream.ptr, size, rank)
 

@@ -39,9 +39,17 @@ class Computing:
     """The GPUs of this node among which its ranks are dealt."""
 
     def create_backend(self, precision: str | None = None, *, fast: bool = False, autotune: bool = False) -> Backend:
-        """Make the backend; on a GPU this selects it for this thread, before anything of CUDA's is made there."""
+        """Make the backend; on a GPU this selects it for this thread, before anything of CUDA's is made there. DeviceError where
+        it cannot be had: it is full, or another process's alone.
+        """
         if self.gpu is not None:
-            gpu.library().cuda.Device(self.gpu.index).use()
+            try:
+                gpu.library().cuda.Device(self.gpu.index).use()
+            except RuntimeError as error:  # CUDA's, which begins to use memory there
+                raise DeviceError(
+                    f"{self.description} cannot be used: {error}. nvidia-smi shows whether others leave memory there, and "
+                    "whether its compute mode allows another process"
+                ) from error
         return create_backend(self.backend_name, precision, fast=fast, autotune=autotune)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -153,16 +153,28 @@ class Net(ArrayInterface, Structure):
         stop = len(self.layers) if end is None else end + 1
         if self.recorded_pass is not None:
             self.recorded_pass.forget()
-        self.begin_forward(start, stop)
         callbacks = self.layer_callbacks
         loss = 0.0
-        with _quiet_overflow():
+        with self._running():
+            self.begin_forward(start, stop)
             for index in range(start, stop):
                 loss += callbacks.forward(self, index) if callbacks else self.forward_layer(index)
-        self.context.backend.check_faults()
-        if self.context.keeps_arrays:
-            self.settle_arrays()
+            self.context.backend.check_faults()
         return loss
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """A context in which layers run. Arrays that scripts keep show what these have made, also where one of them has failed."""
+        with self.context.backend.alone(), _quiet_overflow():
+            try:
+                yield
+            except BaseException:
+                if self.context.keeps_arrays:
+                    with suppress(Exception):  # what has failed first counts
+                        self.settle_arrays()
+                raise
+            if self.context.keeps_arrays:
+                self.settle_arrays()
 
     def begin_forward(self, start: int, stop: int) -> None:
         """Layers ``start`` to ``stop`` (not included) are about to run forward."""
@@ -195,8 +207,8 @@ class Net(ArrayInterface, Structure):
     def backward_from_to(self, start: int | None = None, end: int = 0) -> None:
         """Run layers ``start`` (the last where None) down to ``end`` backward. Parameter gradients are added to."""
         first = len(self.layers) - 1 if start is None else start
-        self.begin_backward(first, end)
-        with _quiet_overflow():
+        with self._running():
+            self.begin_backward(first, end)
             for index in range(first, end - 1, -1):
                 if self.layer_callbacks:
                     self.layer_callbacks.backward(self, index)
@@ -206,9 +218,8 @@ class Net(ArrayInterface, Structure):
                     self.after_layer_backward(index)
             if self.debug_info and start is None and end == 0:
                 debug.whole_backward(self)
-        if self.context.keeps_arrays:
-            self.settle_arrays()
-            self.parameters.diff.settle()
+            if self.context.keeps_arrays:
+                self.parameters.diff.settle(device=self.context.backend.device)
 
     def begin_backward(self, first: int, last: int) -> None:
         """Layers ``first`` down to ``last`` (included) are about to run backward."""
@@ -262,12 +273,14 @@ class Net(ArrayInterface, Structure):
         """Set the gradients of all parameters to zero."""
         self.parameters.clear_diffs()
         if self.context.keeps_arrays:
-            self.parameters.diff.settle()
+            with self.context.backend.alone():
+                self.parameters.diff.settle(device=self.context.backend.device)
 
     def reshape(self) -> None:
         """Pass the shapes of the inputs through all layers; ``forward`` does it as well where a shape has changed."""
-        for index in range(len(self.layers)):
-            self._reshape_layer(index)
+        with self.context.backend.alone():
+            for index in range(len(self.layers)):
+                self._reshape_layer(index)
 
     def _reshape_layer(self, index: int) -> None:
         layer, wired = self.layers[index], self._wiring.layers[index]

@@ -57,10 +57,10 @@ class Net(core.Net, metaclass=_AnyNet):
         parameter = upgrade_net(read_prototxt(network_file, NetParameter))
         take_threads()
         seed = entropy() if choices.seed is None else choices.seed
-        context = LayerContext(
-            backend=new_backend(), phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True
-        )
-        super().__init__(parameter, context, level=level, stages=stages)
+        backend = new_backend()
+        context = LayerContext(backend=backend, phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True)
+        with backend.on_device():
+            super().__init__(parameter, context, level=level, stages=stages)
         if weights is not None:
             self.copy_from(weights)
 

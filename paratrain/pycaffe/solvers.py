@@ -99,7 +99,9 @@ def _make_solver(solver_file: Path, kind: str | None) -> core.Solver:
     world = ranks.world()  # first: from now on an error on one rank ends all
     options = NetOptions(activity=ranks.activity(), keeps_arrays=True)
     if world.size == 1:
-        return create_parallel_solver(read(), world, backend=new_backend(), net_options=options)
+        parameter, backend = read(), new_backend()
+        with backend.on_device():
+            return create_parallel_solver(parameter, world, backend=backend, net_options=options)
     parameter = agreed(world, read)
     # Scripts may do the same to the parameters on every rank, so that each has its own.
     return agreed(

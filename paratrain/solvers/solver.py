@@ -82,10 +82,11 @@ class Solver(SolverParts):
         self.smoothed = SmoothedLoss(self.parameter.average_loss)
         self.times.resume()
         self.asked = Action.NONE
-        for _ in range(count):
-            iterate(self)
-            if self.asked & Action.STOP:
-                break
+        with self.backend.on_device():
+            for _ in range(count):
+                iterate(self)
+                if self.asked & Action.STOP:
+                    break
         self.backend.check_faults()
         if count > 0:
             self.activity.iteration = self.iter
@@ -105,8 +106,9 @@ class Solver(SolverParts):
                 f"apply_update() would update from the gradients of this rank alone, and {self.size} ranks train together: "
                 "use step(), or start the script as one rank"
             )
-        norms = self.flat_update.measure(looks=self.loss_scale.is_dynamic)
-        is_finite = norms.is_finite is not False and self.update_parameters(norms=norms)
+        with self.backend.on_device():
+            norms = self.flat_update.measure(looks=self.loss_scale.is_dynamic)
+            is_finite = norms.is_finite is not False and self.update_parameters(norms=norms)
         if self.loss_scale.is_dynamic and not is_finite and not self.follow_loss_scale(False):
             raise NotFiniteError(f"iteration {self.iter}: the gradient is not finite; nothing was updated")
         if is_finite:
@@ -235,7 +237,8 @@ class Solver(SolverParts):
             if self.parameter.snapshot_diff:
                 self.shares.gather(self.net.parameters.diff.mutable_host())
         if self.root_solver:
-            self.sentinel.check_snapshot(self.flat_update.history, self.backend, self.iter)
+            with self.backend.on_device():
+                self.sentinel.check_snapshot(self.flat_update.history, self.backend, self.iter)
             resuming.begin_snapshot(self, moment)
 
     def restore(self, path: str) -> None:

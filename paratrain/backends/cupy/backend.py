@@ -48,7 +48,7 @@ class CupyBackend(Backend):
     Layers that have a class in ``paratrain.layers.cupy`` run by kernels, and in ``precision``; all others run the shared array
     code on CuPy, in float32. Gives the same bits in each run, unless it is ``fast``, which allows cuDNN's kernels that do not.
     With ``autotune`` cuDNN's kernels are measured when first used, and the quickest are kept for later runs.
-    One thread at a time may use a backend. Raises BackendError where no GPU can be used, or this one not in that precision.
+    Threads that use it at the same time go through :meth:`alone`. Raises BackendError where no GPU can be used, or this one not in that precision.
     """
 
     name = "cupy"
@@ -73,6 +73,7 @@ class CupyBackend(Backend):
         # It stays the current one for good. What `use` makes current is forgotten at the end of the next `with` of a stream,
         # which CuPy writes even within `get`, and the null stream would come after it.
         contextlib.ExitStack().enter_context(self.stream)
+        self.device.stream = self.stream
         self.forms = Forms(self.device)
         self.faults = Faults(self.device)
         """What kernels have found wrong."""
@@ -137,15 +138,22 @@ class CupyBackend(Backend):
             target.data.ptr, source.data.ptr, source.nbytes, runtime.memcpyDeviceToDevice, self.stream.ptr
         )
 
+    def on_device(self) -> contextlib.AbstractContextManager[object]:
+        return self.device.current()
+
+    def alone(self) -> contextlib.AbstractContextManager[object]:
+        return self.device.alone()
+
     can_record = True
 
     def record(self, run: Callable[[], None]) -> CudaGraph | None:
-        self.workspace.is_recorded = True
-        work = ParameterWork(self.forms, self.precision.storage)
-        graph = capture(self.stream, lambda: work.gather(run))
-        if graph is not None:
-            work.be_ready()
-            graph.before = work.do_early
+        with self.alone():  # what other threads gave to the stream meanwhile would be recorded too
+            self.workspace.is_recorded = True
+            work = ParameterWork(self.forms, self.precision.storage)
+            graph = capture(self.stream, lambda: work.gather(run))
+            if graph is not None:
+                work.be_ready()
+                graph.before = work.do_early
         return graph
 
     def address(self, array: Any) -> int:

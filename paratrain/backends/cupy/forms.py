@@ -72,14 +72,19 @@ class ArrangedOnDevice:
         self.array = forms.device.empty(form.count, form.dtype) if place is None else place.view(form.dtype)
         kept = None if memory is None else memory.kept_arrangement
         self.by_form: dict[Form, ArrangedOnDevice] = {} if kept is None else kept.by_form
-        """All that one memory has had: a layer in place may write another form than the layer before it, in every pass."""
+        """All that one memory has had: a layer in place may write another form than the layer before it, in every pass. Where
+        every image has a size of its own, those of other sizes go."""
+        for other in [other for other in self.by_form if other.count != form.count]:
+            del self.by_form[other]
         self.by_form[form] = self
 
     def write_plain(self, host: HostArray) -> None:
         """Write the values to the first of the flat ``host`` array, in plain order."""
-        plain = self._forms.device.empty(self.form.count, host.dtype)
-        self.write_device(plain)
-        self._forms.device.download(plain, host[: self.form.count])
+        device = self._forms.device
+        with device.alone():
+            plain = device.empty(self.form.count, host.dtype)
+            self.write_device(plain)
+            device.download(plain, host[: self.form.count])
 
     def write_device(self, device_array: Any) -> None:
         """Write the values to the first of the flat array on the GPU, in plain order."""

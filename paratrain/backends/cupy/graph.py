@@ -33,24 +33,27 @@ class CudaGraph:
 
 def capture(stream: Any, run: Callable[[], None]) -> CudaGraph | None:
     """Call ``run`` while ``stream`` captures what is put into it, and return that; None, with a line in the log, where it did
-    something that cannot be captured: allocate memory, wait for the GPU, or call a library that refuses.
+    something that cannot be captured (allocate memory, wait for the GPU, or call a library that refuses), or a graph has no
+    room on the GPU.
     """
     cupy = gpu.library()
     problem: BaseException | None = None
-    stream.begin_capture()
     # What is collected meanwhile might be a handle of cuDNN or cuBLAS, whose end waits for the GPU: that would void the capture.
     collects = gc.isenabled()
     gc.disable()
     try:
-        # Memory of the pool would go to others after the capture, while the graph still used it.
-        with cupy.cuda.using_allocator(_refuse):
-            run()
-    except BaseException as error:
-        problem = error
-    try:
-        graph = stream.end_capture()  # whatever has happened: nothing else could be done with the stream
-    except RuntimeError as error:
-        problem = problem or error
+        stream.begin_capture()
+        try:
+            # Memory of the pool would go to others after the capture, while the graph still used it.
+            with cupy.cuda.using_allocator(_refuse):
+                run()
+        except BaseException as error:
+            problem = error
+        try:
+            graph = stream.end_capture()  # whatever has happened: nothing else could be done with the stream
+            graph.upload(stream)  # for which the GPU may have no memory left
+        except RuntimeError as error:
+            problem = problem or error
     finally:
         if collects:
             gc.enable()
@@ -59,7 +62,6 @@ def capture(stream: Any, run: Callable[[], None]) -> CudaGraph | None:
             raise problem
         logger.info("Work could not be recorded for the GPU: %s", problem)
         return None
-    graph.upload(stream)
     return CudaGraph(graph, stream)
 
 

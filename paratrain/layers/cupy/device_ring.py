@@ -92,13 +92,15 @@ class DeviceRing:
     def fill(self, batch: int, piece: int, place: int) -> None:
         there = self._places[place]
         part = part_of(self._count, piece, self.piece_count)
-        with gpu.library().cuda.Device(self._backend.device.number):  # each thread has a current one
-            there.arrived[piece].synchronize()
-            self.bad_counts[place][piece] = self._sent.fill(batch, there.host, part)
-            self._stream.wait_event(there.used)
-            for host, device in there.copies[piece]:
-                device.set(host, stream=self._stream)
-            there.arrived[piece].record(self._stream)
+        # Each thread has a current GPU, at first GPU 0. It is never brought back to that one, on which this process would begin
+        # to use memory then.
+        gpu.library().cuda.Device(self._backend.device.number).use()
+        there.arrived[piece].synchronize()
+        self.bad_counts[place][piece] = self._sent.fill(batch, there.host, part)
+        self._stream.wait_event(there.used)
+        for host, device in there.copies[piece]:
+            device.set(host, stream=self._stream)
+        there.arrived[piece].record(self._stream)
 
     def lend(self, tops: Sequence[Blob]) -> None:
         """Nothing: the values do not lie in the ring."""

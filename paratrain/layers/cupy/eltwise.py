@@ -32,7 +32,8 @@ class CupyEltwiseLayer(AppliesReLU, CupyLayer, EltwiseLayer):
         self.share_memory(bottom, top)
         is_sum = self._operation == EltwiseParameter.SUM
         self.is_capturable = is_sum or len(bottom) <= MOST_BLOBS
-        slope = self.take_relu(is_sum, with_backward=is_sum)
+        # A script may look at the diff of the top, which the ReLU's backward pass writes.
+        slope = self.take_relu(is_sum, with_backward=is_sum and not self.context.keeps_arrays)
         if not self.is_capturable:
             super().forward(bottom, top)
             return

@@ -17,6 +17,7 @@ __all__ = [
     "bus_id",
     "can_access",
     "check_device",
+    "contexts",
     "current",
     "device_count",
     "enable_peer",
@@ -27,6 +28,8 @@ __all__ = [
     "total_bytes",
 ]
 
+contexts: set[int] = set()
+"""The GPUs on which this process has begun to use memory, by having selected them in some thread, as CUDA does from version 12 on."""
 _local = threading.local()
 _peers: set[tuple[int, int]] = set()
 _is_used, _is_forked = False, False
@@ -97,6 +100,7 @@ def current() -> int:
 
 def select(device: int) -> None:
     _local.device = check_device(device)
+    contexts.add(device)
 
 
 def total_bytes() -> int:

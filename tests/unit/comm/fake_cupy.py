@@ -103,6 +103,9 @@ class Device(Selected):
     def __init__(self, device: int) -> None:
         assert device == 0
 
+    def use(self) -> None:
+        Device.current = self
+
 
 class Stream(Selected):
     def __init__(self, non_blocking: bool = False) -> None:

@@ -70,6 +70,16 @@ def test_an_nccl_that_does_not_load(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
     assert not device.nccl_shares_gpus
 
 
+def test_a_thread_that_joins_keeps_its_gpu(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back on GPU 0, as with the device's `with` in a new thread, the process would begin to use memory there."""
+    nccl = SimpleNamespace(NCCL_FLOAT32=7, NCCL_FLOAT64=8, NcclCommunicator=lambda *_: cupy.Device.current)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", nccl)
+    device = CupyDevice(0)
+    device.join_nccl(b"identity", 2, 1)
+    assert cupy.Device.current is device._device
+    cupy.Device.current = None
+
+
 def test_memory_that_the_pool_keeps_is_asked_for(cupy: Any) -> None:
     cupy.pooled_bytes[0] = 1 << 30
     assert len(CupyDevice(0).allocate(100, np.float32)) == 100

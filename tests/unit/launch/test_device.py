@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,20 @@ def test_a_gpu_that_is_not_there(machine: Machine) -> None:
     for contradiction in ({"gpu": "0", "backend": "numpy"}, {"cpu": True, "backend": "cupy"}):
         with pytest.raises(DeviceError, match="contradict"):
             choose(**contradiction)
+
+
+def test_a_gpu_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken:
+        def __init__(self, index: int) -> None:
+            assert index == 1
+
+        def use(self) -> None:
+            raise RuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+
+    monkeypatch.setattr(device.gpu, "library", lambda: SimpleNamespace(cuda=SimpleNamespace(Device=Taken)))
+    computing = Computing(Gpu(1, "A", "0000:3b:00.0"), backend_name="cupy")
+    with pytest.raises(DeviceError, match=r"GPU 1 \(A, bus 0000:3b:00.0\) cannot be used: cudaErrorDevicesUnav.* nvidia-smi"):
+        computing.create_backend()
 
 
 @pytest.mark.parametrize("text", ["all", "0,0", "", "0,", "x", "-1"])

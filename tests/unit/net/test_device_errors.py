@@ -59,6 +59,9 @@ def test_outside_of_layers_the_activity_is_named(net: Net, simulated_gpu: Any) -
     with full as caught, telling_device_errors(backend, activity):
         raise simulated_gpu.cuda.memory.OutOfMemoryError(4096, 0, 0)
     assert caught.value.wanted_bytes == 4096
+    by_itself = pytest.raises(DeviceFullError, match="update: GPU 0 is full: CUDA wanted bytes for itself, ")
+    with by_itself, telling_device_errors(backend, activity):  # for a kernel or a graph
+        raise simulated_gpu.cuda.runtime.CUDARuntimeError(2)
     with pytest.raises(ValueError, match="other"), telling_device_errors(backend, activity):
         raise ValueError("other")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ def test_the_stream_stays_current_after_others_were_entered(simulated_gpu: Any) 
     recording = backend.record(lambda: array.fill(1))  # in the null stream it would void the capture
     assert recording is not None
     recording.replay()
+    assert float(array.sum()) == 6
+
+
+def test_a_graph_for_which_there_is_no_room_is_none(
+    simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import simulated
+
+    def refuse(*_: object) -> None:
+        raise simulated_gpu.cuda.runtime.CUDARuntimeError(2)
+
+    backend, array = CupyBackend(), simulated_gpu.zeros(3, np.float32)
+    monkeypatch.setattr(simulated.streams.Graph, "upload", refuse)
+    with caplog.at_level(logging.INFO):
+        assert backend.record(lambda: array.fill(1)) is None
+    assert "could not be recorded for the GPU: cudaErrorMemoryAllocation" in caplog.text
+    array.fill(2)
     assert float(array.sum()) == 6
 
 

@@ -278,6 +278,19 @@ def test_a_full_gpu_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         set_up_layer(huge, [], context=context)
 
 
+def test_threads_of_a_rank_use_its_gpu_alone(monkeypatch: pytest.MonkeyPatch, simulated_gpu: Any) -> None:
+    import simulated
+
+    contexts = simulated.devices.contexts
+    monkeypatch.setenv("SIMULATED_GPUS", "2")
+    with simulated_gpu.cuda.Device(1):
+        net = open_net(data())
+        contexts.clear()
+        net.forward_from_to()  # the first batch is read in new threads, whose GPU is number 0
+        net.close()
+        assert contexts == {1}
+
+
 def refusing(device: Any, limit: int) -> Any:
     """``device.zeros`` of a GPU that has no more than ``limit`` bytes."""
 
