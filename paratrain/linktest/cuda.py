@@ -1,11 +1,12 @@
-"""CUDA for the tests of links, through CuPy's plain calls. The only module of these tests that imports cupy.
+"""CUDA for the tests of links, through CuPy's plain calls.
 
 Not yet run on a GPU: written after the documentation of CUDA's runtime and of CuPy 14.
 """
 
 from __future__ import annotations
 
-from paratrain.errors import DeviceError, MissingDependencyError
+from paratrain import gpu
+from paratrain.errors import DeviceError
 from paratrain.topology.sources.pci import normal_bus_id
 
 __all__ = ["CupyRuntime"]
@@ -20,11 +21,7 @@ class CupyRuntime:
     """
 
     def __init__(self) -> None:
-        try:
-            from cupy.cuda import runtime
-        except ImportError:
-            raise MissingDependencyError("cupy", "testing the links of GPUs", "cuda13") from None
-        self._cuda = runtime
+        self._cuda = gpu.library().cuda.runtime
         self._stream = 0
 
     def select(self, bus_id: str, index: int) -> None:

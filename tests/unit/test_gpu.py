@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from paratrain import gpu
+from paratrain.errors import MissingDependencyError
+from paratrain.linktest.cuda import CupyRuntime
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +77,14 @@ def test_cupy_has_a_place_for_kernels_where_it_cannot_write_its_own(
     gpu.library.cache_clear()
     gpu.library()
     assert Path(os.environ["CUPY_CACHE_DIR"]).parent == tmp_path and Path(os.environ["CUPY_CACHE_DIR"]).is_dir()
+
+
+def test_links_are_tested_by_the_same_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of that test met CuPy's errors by themselves, and took no other folder for kernels."""
+
+    def fail(name: str) -> Any:
+        raise PermissionError("no place")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(MissingDependencyError, match=r"cupy, which is installed but does not load \(no place\)"):
+        CupyRuntime()

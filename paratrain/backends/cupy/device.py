@@ -50,8 +50,16 @@ class CudaDevice:
 
     @contextlib.contextmanager
     def _switched(self) -> Iterator[None]:
-        with self._cupy.cuda.Device(self.number), self.stream or contextlib.nullcontext():
-            yield
+        cuda = self._cupy.cuda
+        # A GPU on which this thread has no stream is not brought back: CUDA would begin to use memory there.
+        before = cuda.Device() if cuda.get_current_stream().ptr else None
+        cuda.Device(self.number).use()
+        try:
+            with self.stream or contextlib.nullcontext():
+                yield
+        finally:
+            if before is not None:
+                before.use()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -41,6 +42,28 @@ def test_a_graph_for_which_there_is_no_room_is_none(
     assert "could not be recorded for the GPU: cudaErrorMemoryAllocation" in caplog.text
     array.fill(2)
     assert float(array.sum()) == 6
+
+
+def test_nothing_is_collected_from_before_a_capture_until_it_has_ended(
+    simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy makes a list when a capture has begun: what that lets the collector find must not be a handle of cuDNN's."""
+    backend, array, collects = CupyBackend(), simulated_gpu.zeros(3, np.float32), list[bool]()
+    kind, begin, end = type(backend.stream), type(backend.stream).begin_capture, type(backend.stream).end_capture
+    monkeypatch.setattr(kind, "begin_capture", lambda stream: (collects.append(gc.isenabled()), begin(stream)))
+    monkeypatch.setattr(kind, "end_capture", lambda stream: (collects.append(gc.isenabled()), end(stream))[1])
+    assert backend.record(lambda: array.fill(1)) is not None
+    with pytest.raises(ZeroDivisionError):
+        backend.record(lambda: array.fill(1 // 0))
+    assert collects == [False] * 4 and gc.isenabled()
+
+    def refuse(stream: Any) -> None:
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(kind, "begin_capture", refuse)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        backend.record(lambda: array.fill(1))
+    assert gc.isenabled()
 
 
 def test_what_was_uploaded_may_be_changed_at_once(simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
