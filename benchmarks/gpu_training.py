@@ -6,7 +6,7 @@
 ``accuracy`` trains LeNet on 8,000 digits of MNIST in each precision; the mean of the last three tests on 2,000 others has to be
 within half a point of float32's. ``ranks`` trains it with an effective batch of 64: by one rank, and by several on one GPU that
 exchange through its memory (CUDA IPC), as a tree and in shards. Their losses agree with those of one rank to 2e-3; all ranks
-hold the same bits, which ``--verify-every`` compares.
+hold the same bits, which ``--verify-every`` compares. All record their steps, and nothing is amiss up to their end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from accuracy import prepare
 from gpu_findings import Findings
-from gpu_nets import PRECISIONS
+from gpu_nets import PRECISIONS, RECORDED
 from gpu_process import last_words, show_stacks, why_ended
 
 _HALF_A_POINT = 0.005
@@ -32,6 +32,13 @@ _TOLERANCE = 2e-3
 _PART = 0.4
 """Of the section's time, for one run: one that hangs leaves some to others."""
 _LATE = 124
+_BAD_SIGNS = (
+    "Exception ignored",
+    "Traceback (most recent call last)",
+    "cudaError",
+    "CUDA_ERROR",
+    "could not be recorded",
+)
 
 
 def train(folder: Path, *words: str, ranks: int = 1) -> tuple[list[dict[str, Any]], str, float]:
@@ -89,6 +96,15 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], limit_s:
         return code, said.read()
 
 
+def sign_of_trouble(log: str) -> str:
+    """The first line in the log of a run that ended well that nobody should see, as of threads or objects that outlive CUDA when
+    Python ends, or of a step that was not recorded; empty where there is none.
+    """
+    lines = log.splitlines()
+    bad = next((line for line in lines if any(sign in line for sign in _BAD_SIGNS)), "")
+    return bad or ("" if RECORDED in log else "no step was recorded")
+
+
 def check_accuracy(findings: Findings, iterations: int, precisions: list[str]) -> None:
     """LeNet in each precision."""
     found: dict[str, float] = {}
@@ -98,6 +114,7 @@ def check_accuracy(findings: Findings, iterations: int, precisions: list[str]) -
             prepare(Path(place), 1, iterations)
             records, log, seconds = train(Path(place), "--precision", precision)
             assert "(CPU)" not in log and "Use GPU 0" in log, "the log does not say that the GPU computes"
+            _check_log(findings, what, log)
             tests = [record["outputs"]["accuracy"] for record in records if "test_net" in record]
             findings.note(precision, {"tests": tests, "seconds": seconds})
             found[precision] = float(np.mean(tests[-3:]))
@@ -106,6 +123,11 @@ def check_accuracy(findings: Findings, iterations: int, precisions: list[str]) -
             findings.check(
                 what, away <= _HALF_A_POINT and found[precision] > 0.5, asked="half a point from float32", found=text
             )
+
+
+def _check_log(findings: Findings, what: str, log: str) -> None:
+    sign = sign_of_trouble(log)
+    findings.check(f"{what}: log", not sign, asked="nothing amiss", found=sign[:200] or "nothing amiss")
 
 
 def check_ranks(findings: Findings, iterations: int, sizes: list[int]) -> None:
@@ -121,6 +143,7 @@ def check_ranks(findings: Findings, iterations: int, sizes: list[int]) -> None:
                     losses, log = _losses(Path(place), ranks, iterations, *words)
                     way = next((line for line in log.splitlines() if "Exchange: " in line), "").split("] ", 1)[-1]
                     findings.check(f"{what}: way", "CUDA IPC" in way, asked="through the GPU's memory", found=way)
+                    _check_log(findings, what, log)
                     away = (
                         float(np.max(np.abs(np.divide(losses, expected) - 1)))
                         if len(losses) == len(expected)

@@ -36,8 +36,11 @@ def library() -> Any:
 
 def _can_keep_kernels() -> bool:
     """Whether CuPy can write the folder where it keeps compiled kernels, or make it."""
+    given = os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache")
+    if not given:  # CuPy would not take that for the usual folder
+        return False
     try:
-        folder = Path(os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache")).expanduser()
+        folder = Path(given).expanduser()
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     except (OSError, RuntimeError):  # nobody may look there, or there is no home
         return False

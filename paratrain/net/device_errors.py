@@ -38,14 +38,14 @@ def telling_of_blobs(net: Net) -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_device_errors(backend: Backend, where: object) -> Iterator[None]:
-    """Make a DeviceError, which begins with ``where``, of what leaves the block and says that the GPU is full or has failed."""
+    """Make a DeviceError, which begins with ``where``, of what leaves the block and says that the GPU is full or has failed. One
+    that says of what it is already, as of a layer, stays as it is.
+    """
     try:
         yield
-    except DeviceError:
-        raise
     except Exception as error:
-        found = backend.device_error(error)
-        if found is None:
+        found = error if isinstance(error, DeviceError) else backend.device_error(error)
+        if found is None or (found is error and not str(error).startswith("GPU ")):
             raise
         text = str(where)
         raise type(found)(f"{text}: {found}", **vars(found)) from error

@@ -148,14 +148,16 @@ class Net(ArrayInterface, Structure):
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def forward_from_to(self, start: int = 0, end: int | None = None) -> float:
-        """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss."""
+    def forward_from_to(self, start: int = 0, end: int | None = None, *, backward_follows: bool = False) -> float:
+        """Run layers ``start`` to ``end`` (included; the last where None) forward and return their part of the loss. Where
+        ``backward_follows`` at once, arrays that scripts keep are brought up to date after that.
+        """
         stop = len(self.layers) if end is None else end + 1
         if self.recorded_pass is not None:
             self.recorded_pass.forget()
         callbacks = self.layer_callbacks
         loss = 0.0
-        with self._running():
+        with self._running(settles=not backward_follows or bool(callbacks)):
             self.begin_forward(start, stop)
             for index in range(start, stop):
                 loss += callbacks.forward(self, index) if callbacks else self.forward_layer(index)
@@ -163,8 +165,8 @@ class Net(ArrayInterface, Structure):
         return loss
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        """A context in which layers run. Arrays that scripts keep show what these have made, also where one of them has failed."""
+    def _running(self, *, settles: bool = True) -> Iterator[None]:
+        """A context in which layers run. Arrays that scripts keep show what these have made, also where one has failed."""
         with self.context.backend.alone(), _quiet_overflow():
             try:
                 yield
@@ -173,7 +175,7 @@ class Net(ArrayInterface, Structure):
                     with suppress(Exception):  # what has failed first counts
                         self.settle_arrays()
                 raise
-            if self.context.keeps_arrays:
+            if self.context.keeps_arrays and settles:
                 self.settle_arrays()
 
     def begin_forward(self, start: int, stop: int) -> None:
@@ -286,6 +288,8 @@ class Net(ArrayInterface, Structure):
         layer, wired = self.layers[index], self._wiring.layers[index]
         if self.memory_plan is not None:
             self.memory_plan.dissolve()
+        if self.recorded_pass is not None:
+            self.recorded_pass.forget()
         try:
             layer.reshape(wired.bottoms, wired.tops)
             layer.set_loss_weights(wired.tops)
@@ -302,6 +306,8 @@ class Net(ArrayInterface, Structure):
 
     def share_trained_layers_with(self, other: Net) -> None:
         """Use the parameters of equally named layers of ``other``, in its memory: when it learns, so does this one."""
+        if self.recorded_pass is not None:
+            self.recorded_pass.forget()
         weights.share(self, other)
 
     def copy_trained_layers_from(self, source: NetParameter, rules: CopyRules | None = None) -> None:

@@ -168,9 +168,14 @@ class RecordedPass:
         net = self._net
         parts = net.parameters.diff.slices
         cleared = [part for part in parts if part.is_cleared]
-        before = [(memory, memory.places, memory.kept_arrangement) for memory in self._memories()]
         # What a layer keeps of its weights in other forms has to be made anew whenever the recording runs.
-        net.parameters.data.mutable_device(self._device)
+        for memory in (blob.data_memory for layer in net.layers for blob in layer.blobs):
+            if whole_block(memory) is not net.parameters.statistics:
+                memory.mutable_device(self._device)
+        for written in self._memories():
+            if written.places == (True, False, False):  # on the host: nothing is brought over while work is recorded
+                written.device(self._device)
+        before = [(memory, memory.places, memory.kept_arrangement) for memory in self._memories()]
         net.begin_forward(0, len(net.layers))
         pieces: list[tuple[Recording, range]] = []
         first = len(net.layers)

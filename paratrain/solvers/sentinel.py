@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from paratrain.backends import Backend
 from paratrain.backends.finite import is_finite, without_warnings
 from paratrain.blob import Blob, Memory
-from paratrain.errors import NotFiniteError, SpoiltParametersError
+from paratrain.errors import DeviceFullError, NetError, NotFiniteError, SpoiltParametersError
 from paratrain.layers.base import Layer
 from paratrain.net import Net
 from paratrain.solvers.ranks import Ranks
@@ -86,7 +86,7 @@ class Sentinel:
     def see_loss(self, loss: float) -> None:
         """A pass has ended with ``loss``: the first that is not finite is looked into at once, while its blobs are there."""
         if not math.isfinite(loss) and self._report is None:
-            self._place, found = find_in_forward(self._net)
+            self._place, found = self._look(find_in_forward)
             self._report = describe(self._net, found, f"the loss is {loss:g}")
 
     def allows_update(self, seen: int) -> bool:
@@ -115,7 +115,8 @@ class Sentinel:
         if not seen & (_LOSS | _GRADIENT):
             return False
         if not seen & _LOSS:  # each rank looks for its part in the gradient
-            self._place, found = find_in_pass(self._net)
+            # On several ranks layers may wait for those of one that cannot go on.
+            self._place, found = self._look(find_in_pass) if self._ranks.size == 1 else find_in_pass(self._net)
             self._report = describe(self._net, found, "the gradient is not finite") if found else None
         reports = self._ranks.share_texts(self._report or "")
         places = self._ranks.share_texts(str(self._place))
@@ -143,6 +144,13 @@ class Sentinel:
         if self._ranks.rank == 0:
             logger.warning("Iteration %d is skipped%s: %s", iteration, where, report)
         return True
+
+    def _look(self, find: Callable[[Net], tuple[int, str]]) -> tuple[int, str]:
+        """What ``find`` says of the net. It wants memory for copies of the blobs, which a GPU that is nearly full has not."""
+        try:
+            return find(self._net)
+        except (DeviceFullError, NetError, MemoryError):
+            return 2 * len(self._net.layers), "not known, since memory is too short to look for it"
 
     def _check_whole(self) -> None:
         if self.broken_off is not None:

@@ -79,7 +79,7 @@ def _forward_backward(solver: Solver, *, may_defer: bool) -> bool:
         solver.clock.sub_iteration = sub_iteration
         data_s, begin = net.data_s, time.perf_counter()
         recorded_loss = None if net.recorded_pass is None else net.recorded_pass.run(reads_loss=reads_loss)
-        pass_loss = net.forward_from_to() if recorded_loss is None else recorded_loss
+        pass_loss = net.forward_from_to(backward_follows=True) if recorded_loss is None else recorded_loss
         solver.sentinel.see_loss(pass_loss)
         loss += pass_loss
         middle = time.perf_counter()

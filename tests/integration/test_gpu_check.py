@@ -240,6 +240,15 @@ def test_the_end_of_a_run_says_what_matters(sections: Any) -> None:
     assert step.together([{"problem": "late"}]) == {"problem": "late"}
 
 
+def test_a_log_that_shows_trouble_at_the_end_is_not_right(sections: Any) -> None:
+    training = importlib.import_module("gpu_training")
+    good = "I1122 16:17:46 recorded.py:189] The step is recorded as a graph of 14 layers\nI1122 Optimization Done."
+    assert training.sign_of_trouble(good) == ""
+    bad = "Exception ignored in: 'cupy.cuda.graph.Graph.__dealloc__'"
+    assert training.sign_of_trouble(f"{good}\n{bad}\n  more") == bad
+    assert training.sign_of_trouble("Optimization Done.") == "no step was recorded"
+
+
 def test_a_copy_without_git_is_described(sections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = importlib.import_module("machine")
     monkeypatch.setenv("PATH", "")

@@ -73,10 +73,11 @@ def test_cupy_has_a_place_for_kernels_where_it_cannot_write_its_own(
     monkeypatch.setenv("CUPY_CACHE_DIR", new)
     gpu.library()
     assert os.environ["CUPY_CACHE_DIR"] == new and not Path(new).exists()
-    monkeypatch.setenv("CUPY_CACHE_DIR", impossible)
-    gpu.library.cache_clear()
-    gpu.library()
-    assert Path(os.environ["CUPY_CACHE_DIR"]).parent == tmp_path and Path(os.environ["CUPY_CACHE_DIR"]).is_dir()
+    for given in (impossible, ""):
+        monkeypatch.setenv("CUPY_CACHE_DIR", given)
+        gpu.library.cache_clear()
+        gpu.library()
+        assert Path(os.environ["CUPY_CACHE_DIR"]).parent == tmp_path and Path(os.environ["CUPY_CACHE_DIR"]).is_dir()
 
 
 def test_links_are_tested_by_the_same_door(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ class CupyBackend(Backend):
     Layers that have a class in ``paratrain.layers.cupy`` run by kernels, and in ``precision``; all others run the shared array
     code on CuPy, in float32. Gives the same bits in each run, unless it is ``fast``, which allows cuDNN's kernels that do not.
     With ``autotune`` cuDNN's kernels are measured when first used, and the quickest are kept for later runs.
-    Threads that use it at the same time go through :meth:`alone`. Raises BackendError where no GPU can be used, or this one not in that precision.
+    Threads that use it at the same time go through :meth:`alone`. Raises BackendError where no GPU can be used, or this one not
+    in that precision.
     """
 
     name = "cupy"

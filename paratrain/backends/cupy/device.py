@@ -63,7 +63,7 @@ class CudaDevice:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """The same, in which no other thread is: work space is handed from one piece of work to the next as the stream runs them."""
+        """The same, in which no other thread is: work space goes from piece to piece of the work in the stream's order."""
         with self._lock, self.current():
             yield
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 contexts: set[int] = set()
-"""The GPUs on which this process has begun to use memory, by having selected them in some thread, as CUDA does from version 12 on."""
+"""The GPUs of which this process has some memory: since CUDA 12 those that were selected in any thread."""
 _local = threading.local()
 _peers: set[tuple[int, int]] = set()
 _is_used, _is_forked = False, False

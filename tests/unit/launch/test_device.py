@@ -103,9 +103,11 @@ def test_a_gpu_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         def use(self) -> None:
             raise RuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
 
-    monkeypatch.setattr(device.gpu, "library", lambda: SimpleNamespace(cuda=SimpleNamespace(Device=Taken)))
+    monkeypatch.setattr("paratrain.gpu.library", lambda: SimpleNamespace(cuda=SimpleNamespace(Device=Taken)))
     computing = Computing(Gpu(1, "A", "0000:3b:00.0"), backend_name="cupy")
-    with pytest.raises(DeviceError, match=r"GPU 1 \(A, bus 0000:3b:00.0\) cannot be used: cudaErrorDevicesUnav.* nvidia-smi"):
+    with pytest.raises(
+        DeviceError, match=r"GPU 1 \(A, bus 0000:3b:00.0\) cannot be used: cudaErrorDevicesUnav.* nvidia-smi"
+    ):
         computing.create_backend()
 
 

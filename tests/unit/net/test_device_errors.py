@@ -62,6 +62,14 @@ def test_outside_of_layers_the_activity_is_named(net: Net, simulated_gpu: Any) -
     by_itself = pytest.raises(DeviceFullError, match="update: GPU 0 is full: CUDA wanted bytes for itself, ")
     with by_itself, telling_device_errors(backend, activity):  # for a kernel or a graph
         raise simulated_gpu.cuda.runtime.CUDARuntimeError(2)
+    with full, telling_device_errors(backend, activity):  # for what the solver remembers
+        device: Any = backend.device
+        device.empty(10**12, "f4")
+    with (
+        pytest.raises(DeviceFullError, match="^layer 'ip': GPU 0 is full$"),
+        telling_device_errors(backend, activity),
+    ):
+        raise DeviceFullError("layer 'ip': GPU 0 is full", wanted_bytes=1, free_bytes=0, used_bytes=0)
     with pytest.raises(ValueError, match="other"), telling_device_errors(backend, activity):
         raise ValueError("other")
 

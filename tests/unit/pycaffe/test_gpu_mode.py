@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,50 @@ def test_ranks_of_a_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> 
         backend = new_backend()
         assert isinstance(backend, CupyBackend)
         assert backend.device.number == device
+
+
+def test_nets_and_solvers_on_several_gpus_take_turns(tmp_path: Path) -> None:
+    """Each works on its own GPU, whichever a thread has used before."""
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }'
+    target = 'layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 3 dim: 2 } } }'
+    (tmp_path / "net.prototxt").write_text(NET + target + loss)
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 random_seed: 1 clip_gradients: 0.5 '
+        f'snapshot_prefix: "{tmp_path}/one"'
+    )
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((3, 4)).astype(np.float32), rng.standard_normal((3, 2)).astype(np.float32)
+    caffe.set_mode_gpu()
+    solvers = []
+    for device in (0, 1, 0):
+        caffe.set_device(device)
+        solvers.append(caffe.get_solver(str(tmp_path / "solver.prototxt")))
+        solvers[-1].net.blobs["x"].data[...], solvers[-1].net.blobs["t"].data[...] = x, t
+    assert [number(solver.net) for solver in solvers] == [0, 1, 0]
+
+    def run(solver: caffe.Solver) -> None:
+        for _ in range(3):
+            solver.step(1)
+        solver.snapshot()
+        solver.net.forward()
+        solver.net.backward()
+        solver.apply_update()
+        solver.restore(f"{tmp_path}/one_iter_3.solverstate")
+        solver.step(1)
+
+    run(solvers[0])
+    run(solvers[1])
+    thread = threading.Thread(target=run, args=(solvers[2],))  # it begins with GPU 0, and the null stream
+    thread.start()
+    thread.join()
+    weights = [[blob.data.tobytes() for blob in solver.net.params["ip"]] for solver in solvers]
+    assert weights[0] == weights[1] == weights[2]
+    found: list[object] = []
+
+    def forward_on_the_second() -> None:
+        found.append(solvers[1].net.forward()["loss"].tobytes())
+
+    thread = threading.Thread(target=forward_on_the_second)
+    thread.start()
+    thread.join()
+    assert found == [solvers[0].net.forward()["loss"].tobytes()]

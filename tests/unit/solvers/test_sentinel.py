@@ -15,7 +15,7 @@ from paratrain.backends.finite import is_finite, without_warnings
 from paratrain.comm.communicator import Communicator
 from paratrain.comm.threads import run_threads
 from paratrain.data_parallel import create_parallel_solver
-from paratrain.errors import NotFiniteError, SpoiltParametersError
+from paratrain.errors import DeviceFullError, NotFiniteError, SpoiltParametersError
 from paratrain.proto import SolverParameter, parse_prototxt
 from paratrain.solvers import Solver
 from paratrain.solvers.display import SmoothedLoss
@@ -85,6 +85,26 @@ def test_a_gradient_that_overflows_is_traced_to_its_layer(tmp_path: Path) -> Non
         assert "the gradient is not finite; the first that is not finite is gradient of parameter line[0]" in message
         assert "layer 'line' (InnerProduct), 1 of 3 values" in message
         assert (f"on rank {rank} of 2" in message) == (size == 2)
+
+
+@pytest.mark.parametrize(("record", "label", "what"), [(NAN, 0, "the loss is nan"), (1e38, 100, "the gradient is not")])
+def test_memory_that_is_too_short_for_looking_hides_nothing_else(
+    tmp_path: Path, record: float, label: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = DeviceFullError("GPU 0 is full", wanted_bytes=1, free_bytes=0, used_bytes=1)
+    monkeypatch.setattr("paratrain.solvers.sentinel._finite", raising(full))
+    source = records(tmp_path, {1: [record, 0.0, 0.0]}, {1: label})
+    with np.errstate(over="ignore"):
+        message, _, _ = on_ranks(1, source, "", stopped)[0]
+    assert what in message
+    assert "the first that is not finite is not known, since memory is too short to look for it; layer 'rec" in message
+
+
+def raising(error: Exception) -> Callable[[Any], bool]:
+    def fail(_: Any) -> bool:
+        raise error
+
+    return fail
 
 
 def test_parameters_that_are_not_finite_are_named(tmp_path: Path) -> None:

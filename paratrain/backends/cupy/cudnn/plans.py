@@ -38,11 +38,16 @@ def refused_notes(precision: Precision, *, fast: bool = False) -> list[Any]:
 
 
 def built_plans(
-    task: ConvolutionTask, refused: list[Any], *, tensor_cores_first: bool = True, **target: Any
+    task: ConvolutionTask,
+    refused: list[Any],
+    *,
+    tensor_cores_first: bool = True,
+    only: str | None = None,
+    **target: Any,
 ) -> Iterator[Plan]:
     """Give the plans for a task, each built when it is asked for and each name once: first those that cuDNN expects to be quick,
     in that order, then those that always work. ``target`` is as in :func:`build_graph`. Raises UnsupportedError where there are
-    none.
+    none. With ``only`` a name no other is built: that may mean compiling.
 
     Where tensor cores are allowed, plans that use them come before others, which cuDNN names first for some images of three
     channels; not so for depthwise tasks, which would leave tensor cores idle, nor without ``tensor_cores_first``. Tasks that end
@@ -70,7 +75,7 @@ def built_plans(
             graph.deselect_numeric_notes(refused)
         for index in range(graph.get_execution_plan_count()):
             name = graph.get_plan_name_at_index(index)
-            if name in names:
+            if name in names or only not in (None, name):
                 continue
             try:
                 graph.build_plan_at_index(index)  # refuses those that were deselected

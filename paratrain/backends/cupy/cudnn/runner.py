@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import weakref
@@ -107,17 +108,14 @@ class CudnnRunner:
         return plan
 
     def _first_plan(self, task: ConvolutionTask) -> Plan:
-        plans = built_plans(task, self._refused, handle=self._handle)
         if self._choices is not None:
             chosen = self._choices.get(task.key)
             if chosen is None:
                 self._unmeasured.add(task)
             else:
-                for plan in plans:
-                    if plan.name == chosen:
-                        return plan
-                plans = built_plans(task, self._refused, handle=self._handle)
-        return next(plans)
+                with contextlib.suppress(UnsupportedError):  # a plan of that name there is no more
+                    return next(built_plans(task, self._refused, only=chosen, handle=self._handle))
+        return next(built_plans(task, self._refused, handle=self._handle))
 
     def _measured_plan(self, task: ConvolutionTask, addresses: dict[int, int]) -> Plan:
         """Measure the plans of a task, note the quickest (of equals the first) and return what was noted first."""

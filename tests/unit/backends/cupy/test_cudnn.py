@@ -212,7 +212,9 @@ def test_the_same_bits_each_time_unless_fast() -> None:
     assert run(CupyBackend(fast=True)) != run(CupyBackend(fast=True))
 
 
-def test_the_quickest_plan_is_found_and_remembered(delays: dict[str, float], tmp_path: Path) -> None:
+def test_the_quickest_plan_is_found_and_remembered(
+    delays: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delays.update({"eng50_k2=1": 0.01, "eng51_k2=3": 0.01, "eng0": 0.01})
     first = CupyBackend("tf32", autotune=True)
     bits = run(first)
@@ -222,8 +224,17 @@ def test_the_quickest_plan_is_found_and_remembered(delays: dict[str, float], tmp
     assert setting.startswith("cuDNN 9.28.0, ") and setting.endswith(", tf32")
     assert choices == {TASK.key: "eng1"}
     delays.update({"eng1": 0.02})  # the next run would find another one
+    cudnn, built = stand_in_cudnn(), list[int]()
+    build = cudnn.pygraph.build_plan_at_index
+
+    def note(graph: Any, index: int) -> None:
+        built.append(index)
+        build(graph, index)
+
+    monkeypatch.setattr(cudnn.pygraph, "build_plan_at_index", note)
     second = CupyBackend("tf32", autotune=True)
     assert run(second) == bits and runner_of(second).plan_of(TASK).name == "eng1"
+    assert len(built) <= 2  # of that name alone, barred among the first ones: building may take seconds
     plain = CupyBackend("tf32")
     assert run(plain) != bits and runner_of(plain).plan_of(TASK).name == "eng50_k2=1"
 

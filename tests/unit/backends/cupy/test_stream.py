@@ -49,9 +49,19 @@ def test_nothing_is_collected_from_before_a_capture_until_it_has_ended(
 ) -> None:
     """CuPy makes a list when a capture has begun: what that lets the collector find must not be a handle of cuDNN's."""
     backend, array, collects = CupyBackend(), simulated_gpu.zeros(3, np.float32), list[bool]()
-    kind, begin, end = type(backend.stream), type(backend.stream).begin_capture, type(backend.stream).end_capture
-    monkeypatch.setattr(kind, "begin_capture", lambda stream: (collects.append(gc.isenabled()), begin(stream)))
-    monkeypatch.setattr(kind, "end_capture", lambda stream: (collects.append(gc.isenabled()), end(stream))[1])
+    kind = type(backend.stream)
+
+    def watch(name: str) -> None:
+        function = getattr(kind, name)
+
+        def watched(stream: Any) -> Any:
+            collects.append(gc.isenabled())
+            return function(stream)
+
+        monkeypatch.setattr(kind, name, watched)
+
+    watch("begin_capture")
+    watch("end_capture")
     assert backend.record(lambda: array.fill(1)) is not None
     with pytest.raises(ZeroDivisionError):
         backend.record(lambda: array.fill(1 // 0))
