@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paratrain.blob import Blob
-from paratrain.errors import ShapeMismatchError, SnapshotError
+from paratrain.errors import NetError, ShapeMismatchError, SnapshotError
 from paratrain.layers.base import Layer
 from paratrain.net.copying import MISMATCH_ADVICE, CopyRules, CopyTable
 from paratrain.proto import BlobProto, NetParameter, array_to_blob, blob_shape, blob_to_array, upgrade_net
@@ -90,8 +90,15 @@ def _check_shape(layer: Layer, index: int, saved: BlobProto) -> None:
 def share(net: Net, other: Net) -> None:
     """Let the layers of ``net`` use the parameter memory of equally named layers of ``other``.
 
-    Raises ShapeMismatchError where shapes differ. Layers only one of the two has keep their own.
+    Raises ShapeMismatchError where shapes differ, and NetError where the nets compute on different GPUs. Layers only one of
+    the two has keep their own.
     """
+    mine_on, theirs_on = net.context.backend.device, other.context.backend.device
+    if mine_on is not None and theirs_on is not None and mine_on is not theirs_on:
+        raise NetError(
+            f"net '{net.name}' cannot share the weights of net '{other.name}': they compute on different GPUs, and memory "
+            "belongs to one; make both after the same set_device(), or copy the weights with save() and copy_from()"
+        )
     layers = dict(zip(net.layer_names, net.layers, strict=True))
     for source in other.layers:
         target = layers.get(source.name)

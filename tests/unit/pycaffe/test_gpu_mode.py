@@ -12,7 +12,7 @@ import pytest
 
 import paratrain as caffe
 from paratrain.backends.cupy.backend import CupyBackend
-from paratrain.errors import DeviceError
+from paratrain.errors import DeviceError, NetError
 from paratrain.pycaffe.modes import new_backend
 from paratrain.pycaffe.ranks import choices
 from tests.simulated_gpu_path import simulated_gpu  # noqa: F401
@@ -50,6 +50,8 @@ def test_the_mode_is_that_of_nets_made_afterwards(tmp_path: Path) -> None:
     assert [number(net) for net in (plain, first, second, third, caffe.Net(path, caffe.TEST))] == [None, 0, 1, 1, None]
     with pytest.raises(DeviceError, match=r"set_device\(2\): this machine has 2 GPUs"):
         caffe.set_device(2)
+    with pytest.raises(NetError, match="they compute on different GPUs"):
+        second.share_with(first)
     second.share_with(third)
     x = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
     for net in (plain, second):

@@ -252,7 +252,7 @@ def test_nothing_is_measured_while_a_stream_is_recorded() -> None:
     np.testing.assert_array_equal(given[Operand.WEIGHTS].get(), before)
 
 
-def test_a_choice_that_is_no_plan_any_more_is_measured_anew(delays: dict[str, float], tmp_path: Path) -> None:
+def test_the_first_plan_is_taken_where_the_noted_one_is_gone(delays: dict[str, float], tmp_path: Path) -> None:
     backend = CupyBackend("tf32", autotune=True)
     choices = runner_of(backend)._choices
     assert choices is not None
