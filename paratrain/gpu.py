@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from paratrain.errors import MissingDependencyError
 
-__all__ = ["empty_pinned", "library", "problem"]
+__all__ = ["empty_pinned", "library", "problem", "uuid_text"]
 
 
 @functools.cache
@@ -96,3 +97,11 @@ def empty_pinned(count: int, dtype: npt.DTypeLike) -> Any:
     """Return a new flat NumPy array in pinned memory, which a GPU reads and writes while the host goes on."""
     library()
     return importlib.import_module("cupyx").empty_pinned((count,), dtype)
+
+
+def uuid_text(properties: Mapping[str, Any]) -> str:
+    """Return the UUID in what ``getDeviceProperties`` tells of a GPU, as hexadecimal digits; "" where it has none.
+
+    CuPy's bytes end at the first that is 0, as a text does, which may be one behind the UUID's 16, of nobody's choice.
+    """
+    return bytes(properties.get("uuid", b""))[:16].hex()

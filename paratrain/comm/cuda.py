@@ -29,8 +29,6 @@ __all__ = ["ADD_SOURCE", "CupyDevice", "add_name"]
 _PROCESS = secrets.token_hex(8)
 _BLOCK_BYTES = 2 * 2**20
 """Blocks of whole pages of the GPU, so that nothing else lies in what a handle opens."""
-_UUID_BYTES = 16
-"""CuPy's bytes end at the first that is 0, as a text does, which may be one behind the UUID, of nobody's choice."""
 _OUT_OF_MEMORY = 2
 _NOT_READY = 600
 _PEER_ACCESS_ALREADY_ENABLED = 704
@@ -97,7 +95,7 @@ class CupyDevice:
         with self._errors(f"GPU {index}"):
             self._bus_id = str(self._runtime.deviceGetPCIBusId(index))
             properties = self._runtime.getDeviceProperties(index)
-            self._uuid = bytes(properties.get("uuid", b""))[:_UUID_BYTES].hex()
+            self._uuid = gpu.uuid_text(properties)
             self._most_blocks = _BLOCKS_PER_PROCESSOR * int(properties["multiProcessorCount"])
             self._device = cupy.cuda.Device(index)
             with self._device:

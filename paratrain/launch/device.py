@@ -67,13 +67,13 @@ def visible_gpus() -> Machine:
     found = []
     for index in range(runtime.getDeviceCount()):
         properties = runtime.getDeviceProperties(index)
-        name, uuid = properties["name"], properties.get("uuid", b"")
+        name = properties["name"]
         found.append(
             Gpu(
                 index,
                 name=name.decode() if isinstance(name, bytes) else str(name),
                 bus_id=str(runtime.deviceGetPCIBusId(index)).lower(),
-                uuid=bytes(uuid)[:16].hex(),  # CuPy's bytes end at the first 0, which may come later
+                uuid=gpu.uuid_text(properties),
                 memory_bytes=int(properties["totalGlobalMem"]),
                 compute_capability=f"{properties['major']}.{properties['minor']}",
             )
