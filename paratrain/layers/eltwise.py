@@ -40,8 +40,8 @@ class EltwiseLayer(Layer):
             raise self.error(f"operation {name} is not supported; choose SUM, PROD or MAX")
         self._coeffs = list(eltwise.coeff)
         self._scratch, self._chosen, self._mask = Buffer(self.xp), Buffer(self.xp), Buffer(self.xp)
-        self.bottom_of_split: int | None = None
-        """A bottom whose diff nobody changes, as a net can tell: a Split adds it to others. A sum may share the top's."""
+        self.shared_bottom: int | None = None
+        """A bottom whose diff may be the top's memory, as a net can tell: nobody changes it while others still read it."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if not self._coeffs:
@@ -101,12 +101,13 @@ class EltwiseLayer(Layer):
                     diff *= top_diff
 
     def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        index = self.bottom_of_split
-        if self._is_plain_sum and index is not None and bottom[index].diff_memory is not top[0].diff_memory:
-            bottom[index].share_diff(top[0])
+        index = self.shared_bottom
+        if self.is_plain_sum and index is not None and bottom[index].diff_memory is not top[0].diff_memory:
+            top[0].share_diff(bottom[index])
 
     @property
-    def _is_plain_sum(self) -> bool:
+    def is_plain_sum(self) -> bool:
+        """Whether this is a sum without coefficients."""
         return self._operation == EltwiseParameter.SUM and all(coeff == 1 for coeff in self._coeffs)
 
     def _sum(self, values: list[Any], y: Any) -> None:

@@ -44,9 +44,9 @@ class Fusion:
                     self._chains.append((index, last, layer))
         for layer, wired in zip(layers, wiring, strict=True):
             # A script may write the diff of the top and go on below.
-            may_share = wired.needs_backward and not layer.context.keeps_arrays
+            may_share = wired.needs_backward and not (layer.context.keeps_arrays or any(layer.loss_weights))
             if may_share and isinstance(layer, (OneDnnEltwiseLayer, CupyEltwiseLayer)):
-                layer.bottom_of_split = _bottom_of_split(layers, wiring, wired)
+                layer.shared_bottom = _bottom_of_split(layers, wiring, wired)
 
     def begin(self, start: int, stop: int, is_allowed: bool) -> None:
         """Layers ``start`` to ``stop`` (not included) are about to run forward: fuse the pairs of which both do."""

@@ -12,6 +12,7 @@ from paratrain.blob import Memory, SyncedMemory, whole_block
 from paratrain.blob.limits import check_bytes, format_bytes
 from paratrain.blob.synced_memory import aligned_zeros
 from paratrain.net.arena import Life, place
+from paratrain.net.sharing import Sharing
 from paratrain.proto import TEST
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class MemoryPlan:
 
     def __init__(self, net: Net) -> None:
         self._net = net
+        self._sharing = Sharing(net)
         self._planned: list[SyncedMemory] = []
         self._seen: list[int] = []
         self._plan_count = 0
@@ -64,6 +66,7 @@ class MemoryPlan:
         """Layers are about to run backward, all of them or some."""
         if not is_whole or self._net.debug_info or self._is_out_of_date:
             self.dissolve()
+        self._sharing.begin_backward(is_whole and not (self._net.debug_info or self._net.layer_callbacks))
 
     def dissolve(self) -> None:
         """Give every memory room of its own, with its values."""
@@ -76,6 +79,7 @@ class MemoryPlan:
     def restore(self) -> None:
         """Give every memory room of its own for good, and compute the last pass's values again from what came from outside."""
         self.dissolve()
+        self._sharing.begin_backward(is_whole=False)
         self._plan_count = _MOST_PLANS
         for index, bottoms in enumerate(self._net.bottoms):
             if bottoms:

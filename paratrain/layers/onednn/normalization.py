@@ -15,7 +15,7 @@ from paratrain.backends.onednn.arranged import ArrangedArray
 from paratrain.backends.onednn.names import NormalizationFlags
 from paratrain.backends.onednn.normalization import OneDnnNormalization
 from paratrain.backends.onednn.primitive import Array
-from paratrain.blob import Blob
+from paratrain.blob import Blob, Memory
 from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.batch_norm import BatchNormLayer
 from paratrain.layers.bias import BiasLayer
@@ -43,6 +43,8 @@ class OneDnnScaleLayer(ChainScale, FactorLayer, ScaleLayer):
         self.joined: OneDnnBatchNormLayer | None = None
         """The layer that has computed the next, or the last, forward pass along with its own."""
         self._is_applied = False
+        self.handed: Memory | None = None
+        """Where the top's diff lies in the backward pass that runs, if not in the top's own memory."""
 
     def join(self, layer: OneDnnBatchNormLayer) -> None:
         """Say that ``layer`` has computed this layer's next forward pass."""
@@ -71,7 +73,8 @@ class OneDnnScaleLayer(ChainScale, FactorLayer, ScaleLayer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.joined is not None:
-            self.joined.backward_with(self, top[0])
+            self.joined.backward_with(self, top[0], self.handed or top[0].diff_memory)
+            self.handed = None
         elif self._kernel is None:
             super().backward(top, propagate_down, bottom)
         else:
@@ -163,11 +166,14 @@ class OneDnnBatchNormLayer(ChainHead[OneDnnScaleLayer], NormalizationLayer, Batc
                 x, dy, self.arranger.write(bottom[0].diff_memory, kernel.layout), self._mean, self._variance
             )
 
-    def backward_with(self, scale: OneDnnScaleLayer, top: Blob) -> None:
-        """Replace the diff of the top, that of the whole chain, by that of the bottom; add to the gradients of the factors."""
+    def backward_with(self, scale: OneDnnScaleLayer, top: Blob, top_diff: Memory) -> None:
+        """Replace the diff of the top by that of the bottom of the whole chain; add to the gradients of the factors.
+
+        ``top_diff`` is where the former lies: the top's diff, or another memory.
+        """
         kernel = self._kernel
         assert kernel is not None
-        dy = self.copies.read(top.diff_memory, kernel.layout, "diff")
+        dy = self.copies.read(top_diff, kernel.layout, "diff")
         dx = self.arranger.write(top.diff_memory, kernel.layout)
         scale.run_backward(kernel, self.source_of(kernel, self._bottom), dy, dx, self._mean, self._variance)
 

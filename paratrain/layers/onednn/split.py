@@ -10,10 +10,11 @@ import numpy as np
 from paratrain.backends.onednn.names import DataType
 from paratrain.backends.onednn.sum import OneDnnSum
 from paratrain.blob import Blob
-from paratrain.layers.base import register_layer
+from paratrain.layers.base import LayerContext, register_layer
 from paratrain.layers.onednn.arrays import common_layout, owns_memory
 from paratrain.layers.onednn.base import OneDnnLayer
 from paratrain.layers.split import SplitLayer
+from paratrain.proto import LayerParameter
 
 __all__ = ["OneDnnSplitLayer", "add_up"]
 
@@ -39,16 +40,31 @@ def add_up(arrays: Sequence[Any], total: Any) -> None:
 
 @register_layer("Split", backend="onednn")
 class OneDnnSplitLayer(OneDnnLayer[OneDnnSum], SplitLayer):
-    """Split; the tops share the bottom's memory in whatever layout, gradients are added in the layout that most come in."""
+    """Split; the tops share the bottom's memory in whatever layout, gradients are added in the layout that most come in, or
+    in that of the top whose diff is the bottom's.
+    """
+
+    def __init__(self, parameter: LayerParameter, context: LayerContext) -> None:
+        super().__init__(parameter, context)
+        self.summed_into: int | None = None
+        """The top in whose diff all are added up, in a net that plans memory: see paratrain.net.sharing."""
+
+    def share_memory(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().share_memory(bottom, top)
+        index = self.summed_into
+        if index is not None and top[index].diff_memory is not bottom[0].diff_memory:
+            top[index].share_diff(bottom[0])
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         own = bottom[0].diff_memory
         given = [blob.diff_memory for blob in top if not blob.diff_is_untouched]
-        # The bottom's data votes too: what has made them computes backward in their layout.
-        layout = common_layout([bottom[0].data_memory, *given], bottom[0].shape) if owns_memory(own) else None
         if not propagate_down[0] or (len(given) == 1 and given[0] is own):
             return
-        if layout is None or layout.is_plain or any(memory is own for memory in given):
+        given.sort(key=lambda memory: memory is not own)  # what lies there already comes first
+        # Else the bottom's data votes too: what has made them computes backward in their layout.
+        voting = given[:1] if given and given[0] is own else [bottom[0].data_memory, *given]
+        layout = common_layout(voting, bottom[0].shape) if owns_memory(own) else None
+        if layout is None or layout.is_plain:
             super().backward(top, propagate_down, bottom)
             return
         arrays = [layout.flat(self.copies.read(memory, layout, str(index))) for index, memory in enumerate(given)]
