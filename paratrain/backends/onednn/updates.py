@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class _Chain:
 
 def _chains(rule: MomentumRule | AdamRule, diffs: Sequence[str]) -> list[_Chain]:
     """The passes of an update. ``decay`` is that of the settings over the scale of gradients, so that
-    (decay * data + diffs) * scale is the regularized gradient. What the first pass makes is finite where the gradient is.
+    (decay * data + diffs) * scale is the regularized gradient. What the first pass makes is not finite where the gradient is not.
     Both histories of Adam make the gradient anew, from values in the cache: to keep it in between takes longer.
     """
     add, multiply = Algorithm.BINARY_ADD, Algorithm.BINARY_MUL
@@ -96,16 +97,18 @@ class OneDnnUpdate:
         if isinstance(self._rule, AdamRule):
             mean_share = 1.0 - self._rule.momentum
             self._set(negative_rate=-rate * self._rule.correction, mean_scale=mean_share * scale)
-        if guarded and len(self._diffs) == 1:
-            if not is_finite(self._arrays[self._diffs[0]][start:stop], np):
-                return False
-            guarded = False  # the sum of several is looked at when it has been made, in the first pass
         for begin in range(start, stop, _LONGEST):
-            length = min(stop - begin, _LONGEST)
-            made = self._arrays["history0"][begin : begin + length] if guarded else None
-            if not self._sized(length).run(self._addresses, 4 * begin, made):
+            piece = slice(begin, min(begin + _LONGEST, stop))
+            goes_on = functools.partial(self._gradient_is_finite, piece) if guarded else None
+            if not self._sized(piece.stop - begin).run(self._addresses, 4 * begin, goes_on):
                 return False
         return True
+
+    def _gradient_is_finite(self, piece: slice) -> bool:
+        """Whether it is there, once the first pass has run. What that has made lies in the cache, and tells it nearly always."""
+        if is_finite(self._arrays["history0"][piece], np):
+            return True
+        return is_finite(sum(self._arrays[name][piece] for name in self._diffs), np)
 
     def _sized(self, length: int) -> _Built:
         second = self._rule.momentum2 if isinstance(self._rule, AdamRule) else None
@@ -175,10 +178,10 @@ class _Built:
             self._calls.append((primitive.value, self._stream.value, len(numbered), ctypes.addressof(passed)))
         self._moving = [(name, handle.value) for name, handle in self._memories.items() if name not in numbers]
 
-    def run(self, addresses: Mapping[str, int], offset: int, made: Array | None) -> bool:
+    def run(self, addresses: Mapping[str, int], offset: int, goes_on: Callable[[], bool] | None) -> bool:
         """Run all chains on arrays that begin so many bytes behind these addresses.
 
-        With ``made``, what the first one makes, it ends after that and returns False where the values are not finite.
+        With ``goes_on``, which is asked after the first, it ends there and returns False if the answer is no.
         """
         set_address, execute = self._library.set_address, self._library.execute
         for name, memory in self._moving:
@@ -187,10 +190,10 @@ class _Built:
             status = execute(*call)
             if status:
                 self._library.fail("update", status)
-            if made is not None:
-                if not is_finite(made, np):
+            if goes_on is not None:
+                if not goes_on():
                     return False
-                made = None
+                goes_on = None
         return True
 
 

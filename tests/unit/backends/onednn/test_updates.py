@@ -120,6 +120,16 @@ def test_a_gradient_that_is_not_finite_changes_no_parameter_of_its_piece(
     assert np.isfinite(arrays[0]).all()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_update_that_overflows_is_no_fault_of_the_gradient(count: int) -> None:
+    arrays = [np.full(2000, value, np.float32) for value in (1.0, 10.0, 0.0)]
+    fused = OneDnnUpdate(Engine(library.load()))
+    fused.begin(MomentumRule(0.9), arrays[0], [arrays[1]] * count, arrays[2:])
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert fused.run(0, 2000, rate=3e38, decay=0.0, scale=1.0, guarded=True)
+    assert np.isinf(arrays[0]).all()
+
+
 def test_large_values_are_finite() -> None:
     arrays = [np.full(2000, value, np.float32) for value in (1.0, 1e30, 0.0)]  # squares overflow
     fused = OneDnnUpdate(Engine(library.load()))
