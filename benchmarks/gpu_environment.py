@@ -13,8 +13,10 @@ import ctypes
 import importlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,10 @@ def ask(findings: Findings, record: Path | None) -> None:
     """Find out everything, part by part: what is missing is noted, and only a GPU that cannot be used is wrong."""
     from paratrain import gpu
 
-    findings.note("nvidia-smi", _printed("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv"))
-    topology = _printed("nvidia-smi", "topo", "-m")
-    findings.note("topology", topology)
+    findings.note("nvidia-smi", "".join(_printed("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv")))
+    topology, no_topology = _printed("nvidia-smi", "topo", "-m")
+    findings.note("topology", topology or no_topology)
+    _ask_own_name(findings)
     problem = gpu.problem()
     if problem is not None:
         findings.check("the GPU", False, found=problem)
@@ -61,7 +64,22 @@ def ask(findings: Findings, record: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         kept = {folder / "topology.txt": topology, folder / "cudnn.json": device_record}
         written = [path.write_text(text.rstrip() + "\n", "utf-8") and str(path) for path, text in kept.items() if text]
-        findings.check("recorded", len(written) == len(kept), asked="both records", found=", ".join(map(str, written)))
+        reasons = [] if topology else [no_topology]
+        reasons += [] if device_record else [str(findings.notes.get("cudnn_problem", "cuDNN gave an empty record"))]
+        findings.check("recorded", not reasons, asked="both records", found="; ".join([*written, *reasons]))
+
+
+def _ask_own_name(findings: Findings) -> None:
+    """How long the machine's own name takes to be found: mpirun asks for it, and waits for servers that do not answer."""
+    name, begin = socket.gethostname(), time.monotonic()
+    try:
+        socket.getaddrinfo(name, None)
+        found = f"{name} is known"
+    except OSError as error:
+        found = f"{name}: {error}"
+    seconds = time.monotonic() - begin
+    asked = "less than a second, or each mpirun takes long; a line of /etc/hosts may name it"
+    findings.goal("the machine's own name", seconds < 1, asked=asked, found=f"{found}, {seconds:.1f} s")
 
 
 def _cudnn_record(findings: Findings) -> str:
@@ -124,14 +142,18 @@ def _number(value: int) -> str:
     return f"{value // 1000}.{value % 1000 // 10}"
 
 
-def _printed(*command: str) -> str:
+def _printed(*command: str) -> tuple[str, str]:
+    """What a program prints; or nothing, and why."""
+    what = " ".join(command[:2])
     if shutil.which(command[0]) is None:
-        return ""
+        return "", f"{command[0]} is not on the path"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return "", f"{what} did not end within 20 s"
+    if done.returncode:
+        return "", f"{what}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()[-300:]}"
+    return done.stdout, "" if done.stdout.strip() else f"{what} printed nothing"
 
 
 def _plain(value: Any) -> Any:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from machine import REPOSITORY
 
-__all__ = ["Findings"]
+__all__ = ["FROM_VARIABLE", "LOST", "Findings", "gpu_is_lost"]
 
 if str(REPOSITORY) not in sys.path:  # the checkout's own package, and the helpers of its tests
     sys.path.insert(0, str(REPOSITORY))
 
 
+FROM_VARIABLE = "PARATRAIN_SECTION_FROM"
+"""The number of the first part that is to be tried: in a process that goes on where another has ended."""
+LOST = 87
+"""The exit code of a process that no longer can use the GPU and wants to go on in another one."""
 _TRACEBACK = 8000
 """Characters of a traceback that are kept, the last ones."""
 
@@ -34,6 +39,27 @@ class Findings:
         self.rows: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.skipped = ""
+        self._at: list[Any] | None = None
+        self._first = int(os.environ.get(FROM_VARIABLE, "0"))
+        if self._first and path is not None:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            self.rows, self.notes = before["rows"], before["notes"]
+        self.save()
+
+    def each(self, names: Sequence[str]) -> Iterator[str]:
+        """The parts of the section, those left out that an earlier process has tried. Which one is at work is kept, so that where
+        this process crashes, hangs or loses the GPU another one goes on behind it (`gpu_sections.run_sections` sees to that).
+        """
+        for number, name in enumerate(names):
+            if number < self._first:
+                continue
+            self._at, count = [number, name], len(self.rows)
+            self.save()
+            yield name
+            if any(row.get("is_right") is False for row in self.rows[count:]) and gpu_is_lost():
+                print(f"{name}: CUDA takes no more work from this process", flush=True)
+                os._exit(LOST)
+        self._at = None
         self.save()
 
     def check(self, what: str, is_right: bool, *, asked: str = "", found: str = "") -> None:
@@ -77,8 +103,11 @@ class Findings:
     def save(self) -> None:
         """Write the file."""
         if self.path is not None:
-            values = {"rows": self.rows, "notes": self.notes, "skipped": self.skipped}
-            self.path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            values = {"rows": self.rows, "notes": self.notes, "skipped": self.skipped, "at": self._at}
+            # Whoever is ended in the middle leaves the file of before.
+            unfinished = self.path.with_name(f"{self.path.name}.new")
+            unfinished.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(self.path)
 
     def _add(self, row: dict[str, Any]) -> None:
         words = {"is_right": ("WRONG", "right"), "is_reached": ("missed", "reached")}
@@ -87,3 +116,14 @@ class Findings:
         print(f"{row['what']}: {row['found']}{asked} {verdict}".rstrip(), flush=True)
         self.rows.append(row)
         self.save()
+
+
+def gpu_is_lost() -> bool:
+    """Whether CUDA has given up this process: after an illegal address or a failed assertion every call fails."""
+    if "cupy" not in sys.modules:
+        return False
+    try:
+        sys.modules["cupy"].cuda.runtime.deviceSynchronize()
+    except RuntimeError:
+        return True
+    return False

@@ -103,7 +103,7 @@ def _near(findings: Findings, what: str, found: float, expected: float, limit: f
 
 def check_steps(findings: Findings, names: list[str], precisions: list[str], *, is_small: bool) -> None:
     """A step of each net in each precision, layer by layer, and what it leaves."""
-    for name in names:
+    for name in findings.each(names):
         batch, shape, _ = NETS[name]
         batch = 2 if is_small else batch
         expected: tuple[float, float] | None = None

@@ -32,7 +32,7 @@ def check_layers(findings: Findings, names: list[str], *, is_narrow: bool) -> No
     from tests.unit.layers.golden import golden_names, run_golden_case
 
     limits = {"rtol": 1e-2, "atol": 1e-3, "of_largest": 1e-2} if is_narrow else {"rtol": 1e-4, "atol": 1e-5}
-    for name in names or golden_names(""):
+    for name in findings.each(names or golden_names("")):
         asked = "1e-2" if is_narrow else "1e-4"
         with findings.trying(name, asked=asked):
             run_golden_case(name, backend="cupy", **limits)
@@ -44,7 +44,7 @@ def check_nets(findings: Findings, names: list[str], *, is_narrow: bool) -> None
     from tests.integration.golden_nets import compare_net, open_nets, recorded_figures
 
     tolerance = 1e-2 if is_narrow else 1e-3
-    for name in names or (NARROW_NETS if is_narrow else NETS):
+    for name in findings.each(names or (NARROW_NETS if is_narrow else NETS)):
         with findings.trying(name, asked=f"{tolerance:g}"), tempfile.TemporaryDirectory() as folder:
             recorded, (train, test) = recorded_figures(name), open_nets(name, Path(folder))
             of_layer = 5e-3 if is_narrow else 0.0
@@ -72,7 +72,7 @@ def check_solvers(findings: Findings, names: list[str], *, is_narrow: bool) -> N
         write_databases(Path(folder))
         os.chdir(folder)
         try:
-            for name in runs:
+            for name in findings.each(runs):
                 with findings.trying(name, asked=f"{tolerance:g}"):
                     expected = np.load(f"{name}.npz")["loss"][:STEP_COUNT]
                     losses = _follow(name, len(expected))

@@ -68,10 +68,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     findings = Findings(arguments.out)
-    for name in arguments.nets.split(","):
-        for precision in arguments.precisions.split(","):
-            with findings.trying(f"{name}, {precision}"):
-                check(findings, name, precision, arguments.steps)
+    both = [
+        f"{name}, {precision}" for name in arguments.nets.split(",") for precision in arguments.precisions.split(",")
+    ]
+    for what in findings.each(both):
+        with findings.trying(what):
+            name, precision = what.split(", ")
+            check(findings, name, precision, arguments.steps)
     return findings.exit_code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 from gpu_sections import Outcome
 from machine import describe
 
-__all__ = ["Report", "file_name", "summary", "write_report"]
+__all__ = ["Report", "check_writable", "file_name", "summary", "write_report"]
 
 _MOST_WRONG = 16
+_SAME = 60
+"""Lines whose first so many characters of what was found are the same count as one in the summary."""
 _VERDICTS = {("is_right", True): "right", ("is_right", False): "**WRONG**", ("is_reached", True): "reached",
              ("is_reached", False): "missed"}  # fmt: skip
 
@@ -46,6 +49,13 @@ def write_report(
         unfinished.write_text(f"{text}\n", encoding="utf-8")
         unfinished.replace(path)
     return paths
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder of the reports. Raises OSError where none can be written there, before anything is run for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 class Report:
@@ -84,12 +94,22 @@ class Report:
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """What is wrong, the first of each section before others, and after it all goals with what was found."""
-    wrong = [[row for row in outcome.rows if row.get("is_right") is False] for outcome in outcomes]
-    named = [[f"{outcome.name}: {_text(row)}" for row in rows] for outcome, rows in zip(outcomes, wrong, strict=True)]
-    ordered = [line for depth in itertools.zip_longest(*named) for line in depth if line is not None]
-    lines = ["wrong:", *(f"  {line[:240]}" for line in ordered[:_MOST_WRONG])] if ordered else []
-    if len(ordered) > _MOST_WRONG:
-        lines.append(f"  and {len(ordered) - _MOST_WRONG} more")
+    named = []
+    for outcome in outcomes:
+        said = [(_text(row), row["found"]) for row in outcome.rows if row.get("is_right") is False]
+        if outcome.status == "FAILED" and not said:
+            said = [(" ".join(outcome.reason.split()), outcome.reason)]
+        named.append([(f"{outcome.name}: {text}", found) for text, found in said])
+    ordered = [pair for depth in itertools.zip_longest(*named) for pair in depth if pair is not None]
+    causes: dict[str, list[str]] = {}  # what is found, if it says much, is the same mistake in all lines that have it
+    for line, found in ordered:
+        causes.setdefault(found[:_SAME] if len(found) >= _SAME else line, []).append(line)
+    lines = ["wrong:"] if causes else []
+    for alike in list(causes.values())[:_MOST_WRONG]:
+        more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+        lines.append(f"  {alike[0][: 240 - len(more)]}{more}")
+    if len(causes) > _MOST_WRONG:
+        lines.append(f"  and {sum(map(len, list(causes.values())[_MOST_WRONG:]))} more")
     goals = [row for outcome in outcomes for row in outcome.rows if "is_reached" in row]
     lines += ["goals:"] if goals else []
     return lines + [f"  {'reached' if row['is_reached'] else 'missed ':<8}{_text(row)[:160]}" for row in goals]

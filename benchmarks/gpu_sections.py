@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -16,13 +14,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu_process import end, last_words, section_environment, shortened, show_stacks, why_ended
-from machine import REPOSITORY
+from gpu_process import last_words, section_environment, shortened
+from gpu_restarts import Running, read, run_processes
 
 __all__ = ["Outcome", "Section", "run_sections", "select"]
 
-BENCHMARKS = REPOSITORY / "benchmarks"
 _LEAST_S = 5.0
+_QUIET_S = 30.0
+"""At least so long may a part of a section take, times ``patience``, without finding anything."""
 _SHARE_OF_FREE = 0.8
 """How much of the memory that is free at the start all processes of a moment may take together."""
 
@@ -40,6 +39,8 @@ class Section:
     """Modules without which it is skipped, and programs: ``$mpirun``."""
     is_vital: bool = False
     """Where nothing of it is right, all sections after it are skipped."""
+    quiet_s: float = 0.0
+    """How long a part of it may take without finding anything; 0: a third of the limit, or half a minute if that is more."""
 
 
 @dataclass
@@ -107,10 +108,10 @@ def run_sections(
     ``free_bytes`` is the GPU's memory that nobody has taken: sections keep within a part of it.
     Neighbours that need not be alone run ``jobs`` at a time. What has not begun after ``total_s`` is skipped, and what still
     runs then is ended; so is what runs longer than its limit times ``patience``. ``report`` is called with each outcome as soon
-    as it is known, by one thread at a time.
+    as it is known, by one thread at a time. A section that ends in the middle of one of its parts goes on behind it.
     """
     stop, lock = time.monotonic() + total_s, threading.Lock()
-    budget, running = int(_SHARE_OF_FREE * free_bytes), set[subprocess.Popen[Any]]()
+    budget, running = int(_SHARE_OF_FREE * free_bytes), Running()
 
     dead: list[str] = []
 
@@ -134,8 +135,7 @@ def run_sections(
                 outcomes += pool.map(run, group)
             except KeyboardInterrupt:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(running):
-                    end(process)
+                running.end_all()
                 raise
     return outcomes
 
@@ -176,7 +176,7 @@ def _run(
     folder: Path,
     stop: float,
     environment: dict[str, str],
-    running: set[subprocess.Popen[Any]],
+    running: Running,
     patience: float,
 ) -> Outcome:
     missing, left_s = _missing(section), stop - time.monotonic()
@@ -187,27 +187,16 @@ def _run(
     found_file.unlink(missing_ok=True)
     command = [sys.executable, *section.command, "--out", str(found_file)]
     begin = time.monotonic()
-    with log.open("w", encoding="utf-8") as written:
-        process = subprocess.Popen(
-            command,
-            cwd=BENCHMARKS,
-            env={**environment, "PARATRAIN_SECTION_S": f"{limit_s:.0f}"},
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        running.add(process)
-        try:
-            code = process.wait(limit_s)
-            reason = why_ended(code)
-        except subprocess.TimeoutExpired:
-            code, reason = 1, f"did not end within {limit_s:.0f} s"
-            show_stacks(process)
-        finally:
-            end(process)
-            running.discard(process)
-    found = _read(found_file)
+    code, reason = run_processes(
+        command,
+        {**environment, "PARATRAIN_SECTION_S": f"{limit_s:.0f}"},
+        log,
+        found_file,
+        limit_s=limit_s,
+        quiet_s=section.quiet_s or patience * max(_QUIET_S, section.limit_s / 3),
+        running=running,
+    )
+    found = read(found_file)
     if found["skipped"]:
         return Outcome(section.name, "skipped", time.monotonic() - begin, found["skipped"])
     is_wrong = any(row.get("is_right") is False for row in found["rows"])
@@ -217,14 +206,5 @@ def _run(
         reason = f"{reason or 'it found nothing'}; see {log.name}: {last_words(text)}"
     elif code in (0, 1) and is_wrong and not reason.startswith("did not"):
         reason = ""  # the row says more
-    if status == "FAILED":
-        found["notes"]["log"] = shortened(text)
+    found["notes"]["log"] = shortened(text)
     return Outcome(section.name, status, time.monotonic() - begin, reason, found["rows"], found["notes"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"rows": [], "notes": {}, "skipped": ""}
-    try:
-        return {**nothing, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError):
-        return nothing

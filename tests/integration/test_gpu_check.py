@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,9 +78,13 @@ def test_some_sections_and_their_report(tmp_path: Path) -> None:
     table = (tmp_path / "gpu-simulated-gpu-partial.md").read_text()
     assert f"| {len(layers['rows'])} checks | 1e-4 |  | right |" in table
     assert not list(tmp_path.glob("*.new"))
+    (tmp_path / "file").touch()
+    nowhere = run(script, "--only", "layers", "--out", str(tmp_path / "file" / "results"))
+    assert nowhere.returncode == 2
+    assert "no report can be written (--out): " in nowhere.stderr
     unknown = run(script, "--only", "layer", "--out", str(tmp_path))
     assert unknown.returncode == 2
-    assert "no section 'layer'; there are first-arrays, " in unknown.stderr
+    assert "no section 'layer'; there are environment, first-arrays, " in unknown.stderr
 
 
 def test_what_was_found_until_it_is_ended_is_kept(tmp_path: Path) -> None:
@@ -225,6 +230,54 @@ def test_a_section_that_crashes_or_hangs_leaves_the_others(sections: Any, tmp_pa
     assert late[0].line.endswith("the time is over (--minutes)")
 
 
+PARTS = """
+import os, sys, time, types
+from pathlib import Path
+sys.path.insert(0, BENCHMARKS)
+from gpu_findings import Findings
+def lost():
+    raise RuntimeError("an illegal memory access")
+def crash():
+    os.kill(os.getpid(), 11)
+def lose():
+    runtime = types.SimpleNamespace(deviceSynchronize=lost)
+    sys.modules["cupy"] = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+    lost()
+findings = Findings(Path(sys.argv[-1]))
+acts = {"one": str, "crash": crash, "two": str, "lose": lose, "three": str, "wrong": int, "hang": lambda: time.sleep(60)}
+for name in findings.each(list(acts)):
+    with findings.trying(name):
+        findings.check(name, acts[name]() == "")
+sys.exit(findings.exit_code)
+"""
+
+
+def test_a_part_that_crashes_hangs_or_loses_the_gpu_leaves_those_after_it(sections: Any, tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(PARTS.replace("BENCHMARKS", repr(str(BENCHMARKS))))
+    section = sections.Section("parts", (str(tmp_path / "parts.py"),), 30.0, quiet_s=0.5)
+    [found] = sections.run_sections(
+        [section], tmp_path, free_bytes=1 << 30, total_s=60, jobs=1, report=lambda outcome: None
+    )
+    assert found.status == "FAILED"
+    told = {row["what"]: row["found"] or row["is_right"] for row in found.rows}
+    assert list(told) == ["one", "crash", "two", "lose", "three", "wrong", "hang"]
+    assert (told["one"], told["two"], told["three"], told["wrong"]) == (True, True, True, False)
+    assert told["crash"].startswith("ended by SIGSEGV: ") and "parts.py" in told["crash"]
+    assert told["lose"] == "RuntimeError: an illegal memory access"
+    assert told["hang"].startswith("it hangs: nothing new for 0.5 s: ") and "parts.py" in told["hang"]
+
+
+def test_a_worker_of_pytest_that_has_lost_the_gpu_ends(sections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin, ended = importlib.import_module("gpu_lost"), []
+    monkeypatch.setattr(plugin, "gpu_is_lost", lambda: True)
+    monkeypatch.setattr(plugin.os, "_exit", ended.append)
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    for has_failed, codes in ((False, []), (True, [87]), (False, [87])):
+        plugin.pytest_runtest_logreport(SimpleNamespace(failed=has_failed))
+        plugin.pytest_runtest_logfinish()
+        assert ended == codes
+
+
 def test_the_end_of_a_run_says_what_matters(sections: Any) -> None:
     report, step = importlib.import_module("gpu_report"), importlib.import_module("gpu_step")
     wrong = [{"what": f"w{number}", "asked": "1", "found": "2", "is_right": False} for number in range(20)]
@@ -233,6 +286,11 @@ def test_the_end_of_a_run_says_what_matters(sections: Any) -> None:
         [sections.Outcome("a", "FAILED", rows=wrong), sections.Outcome("b", "OK", rows=[wrong[3], goal])]
     )
     assert lines[:3] == ["wrong:", "  a: w0: 2 (asked 1)", "  b: w3: 2 (asked 1)"]
+    same = [{"what": f"w{number}", "asked": "", "found": "x" * 70, "is_right": False} for number in range(5)]
+    alike = report.summary([sections.Outcome("a", "FAILED", rows=same)])
+    assert alike == ["wrong:", f"  a: w0: {'x' * 70} (and 4 more like it)"]
+    ended = report.summary([sections.Outcome("c", "FAILED", reason="ended by SIGSEGV; see c.log")])
+    assert ended == ["wrong:", "  c: ended by SIGSEGV; see c.log"]
     assert lines[-3:] == ["  and 5 more", "goals:", "  reached g: 6 times (asked 5 times)"]
     turns = [{"ms": ms, "least_ms": ms - 1, "most_ms": ms + 1} for ms in (3.0, 9.0, 4.0)]
     found = step.together([*turns, {"problem": "late"}])

@@ -34,8 +34,9 @@ def library() -> Any:
     try:
         with _hidden("torch"):  # the front end loads it where it is installed: seconds, and CUDA libraries of its own
             return importlib.import_module("cudnn")
-    except ImportError:
-        raise MissingDependencyError("nvidia-cudnn-frontend", "convolutions by cuDNN", "cuda13") from None
+    except ImportError as error:
+        problem = "" if isinstance(error, ModuleNotFoundError) and error.name == "cudnn" else str(error)
+        raise MissingDependencyError("nvidia-cudnn-frontend", "convolutions by cuDNN", "cuda13", problem) from None
 
 
 @functools.cache

@@ -49,6 +49,15 @@ def test_a_front_end_that_does_not_load(monkeypatch: pytest.MonkeyPatch, error: 
     assert found == f"cuDNN's library (libcudnn.so.9) cannot be loaded: {error}"
 
 
+def test_a_front_end_that_is_there_and_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cudnn.py").write_text("raise ImportError('undefined symbol: PyObject_New')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cudnn", raising=False)
+    library.library.cache_clear()
+    found = library.problem.__wrapped__() or ""
+    assert "is installed but does not load (undefined symbol: PyObject_New)" in found
+
+
 def test_torch_is_not_loaded_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The front end imports it where it is installed, and would fail where it cannot be loaded."""
     (tmp_path / "cudnn.py").write_text("try:\n    import torch\nexcept ImportError:\n    torch = None\n")
