@@ -266,6 +266,7 @@ class pygraph:  # noqa: N801
         _, (first, second), _, _ = self._steps[0]
         return self._io is data_type.FLOAT and len(self._steps) > 1 and first.dim[1] > second.dim[1] > 1
 
+    @np.errstate(all="ignore")  # a GPU says nothing of numbers that are not finite
     def _run(self, plan: _Plan, pack: dict[int, int], workspace: int) -> None:
         delay = delays_s.get(plan.name, 0.0)
         if delay:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from simulated import devices
+from simulated import devices, watching
 from simulated.compiler import compiled
 from simulated.counts import counts
 from simulated.errors import CUDARuntimeError
@@ -67,6 +68,7 @@ class Kernel:
     """One kernel of a library."""
 
     def __init__(self, library: ctypes.PyDLL, description: _Description) -> None:
+        self._library = library
         self._launch, self._problem = library.simulated_launch, library.simulated_problem
         self._problem.restype = ctypes.c_char_p
         self._description = description
@@ -96,7 +98,8 @@ class Kernel:
             self.is_loaded = True
         counts["launch"] += 1
         sizes = [(touched, touched.size) for touched in blocks]
-        record(lambda: self._run(grid, block, values, shared_bytes, sizes), stream, blocks)
+        extents = watching.extents_of(arguments) if watching.is_on() else []
+        record(lambda: self._run(grid, block, values, shared_bytes, sizes, extents), stream, blocks)
 
     def _check_sizes(self, grid: Sequence[int], block: Sequence[int], shared_bytes: int) -> None:
         threads = block[0] * block[1] * block[2]
@@ -112,13 +115,17 @@ class Kernel:
         values: bytearray,
         shared_bytes: int,
         blocks: Sequence[tuple[Block, int]],
+        extents: Sequence[watching.Extent],
     ) -> None:
         store = (ctypes.c_char * len(values)).from_buffer(values)
         count = len(self._parameters)
         places = (ctypes.c_void_p * max(count, 1))(*(ctypes.addressof(store) + 8 * index for index in range(count)))
         sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
-        if self._launch(ctypes.byref(self._description), *sizes, ctypes.c_uint(shared_bytes), places):
-            raise CUDARuntimeError(719, f"{self.name}: {self._problem().decode()}")
+        with watching.watch(self._library, blocks, extents, math.prod(grid)):
+            failed = self._launch(ctypes.byref(self._description), *sizes, ctypes.c_uint(shared_bytes), places)
+        if failed or (watching.is_on() and self._problem()):
+            problem = watching.explained(self._problem().decode(), self._library)
+            raise CUDARuntimeError(719, f"{self.name}: {problem}")
         for touched, size in blocks:
             try:
                 touched.check(size)

@@ -24,7 +24,19 @@ from simulated.errors import CUDARuntimeError
 if TYPE_CHECKING:
     from simulated.late import Queue, Work
 
-__all__ = ["Block", "array_at", "block_at", "free", "lock", "malloc", "memory_at", "register", "side", "used_bytes"]
+__all__ = [
+    "Block",
+    "array_at",
+    "block_at",
+    "free",
+    "living",
+    "lock",
+    "malloc",
+    "memory_at",
+    "register",
+    "side",
+    "used_bytes",
+]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -70,6 +82,8 @@ class Block:
         """Late work."""
         self.is_plain = False
         """Whether it is cudaMalloc's and not a piece of a pool: only such a one has a handle for other processes."""
+        self.cells: Bytes | None = None
+        """What watching.py notes of its bytes."""
 
     def poison(self) -> None:
         """Fill it, and the guards."""
@@ -158,6 +172,12 @@ def forget(block: Block) -> None:
 
 def used_bytes(device: int) -> int:
     return _used[device]
+
+
+def living() -> list[Block]:
+    """All blocks that somebody owns."""
+    with lock:
+        return [block for block in _blocks.values() if block.is_alive]
 
 
 def block_at(address: int) -> Block | None:

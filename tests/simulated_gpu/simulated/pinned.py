@@ -18,7 +18,7 @@ def register(address: int, size: int) -> None:
     """Raises CUDARuntimeError where a part of it is pinned already."""
     if size <= 0:
         raise CUDARuntimeError(1)
-    if any(start < address + size and address < start + length for start, length in _pinned.items()):
+    if any(start < address + size and address < start + length for start, length in _pinned.copy().items()):
         raise CUDARuntimeError(712)
     _pinned[address] = size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ml_dtypes
@@ -226,6 +227,9 @@ def test_wrong_arguments_are_refused(simulated_gpu: Any, module: Any) -> None:
         simulated_gpu.RawModule(code=SOURCE, options=["-std=c++17"])
 
 
+@pytest.mark.skipif(
+    os.environ.get("SIMULATED_GPU_CHECKS") == "1", reason="checks find them sooner, and say it otherwise"
+)
 def test_mistakes_of_kernels_are_found(simulated_gpu: Any, module: Any) -> None:
     out, numbers = simulated_gpu.zeros(4, np.float32), simulated_gpu.zeros(4, np.int32)
     for name, arguments, message in (
@@ -247,6 +251,9 @@ def test_mistakes_of_kernels_are_found(simulated_gpu: Any, module: Any) -> None:
         module.get_function("beyond")((1,), (1,), (address, np.int32(0)))
 
 
+@pytest.mark.skipif(
+    "SIMULATED_GPU_CHECKS" in os.environ or "SIMULATED_GPU_ORDER" in os.environ, reason="of the usual run"
+)
 def test_no_order_of_threads_and_blocks_can_be_counted_on(simulated_gpu: Any, module: Any) -> None:
     out, right = simulated_gpu.empty(64, np.int32), np.arange(64)
     found, last = [], set()

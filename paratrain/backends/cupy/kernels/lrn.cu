@@ -97,9 +97,9 @@ extern "C" __global__ void window_backward(int count, const STORAGE* x, const ST
 enum { TILE = 1024 };
 
 // values[p] = x[start + p] for p below length, 0 where there is no such value. All threads of the block have it afterwards.
-__device__ __forceinline__ void load_tile(int count, const STORAGE* x, ACCUMULATE* values, int start, int length) {
+__device__ __forceinline__ void load_tile(int count, const STORAGE* x, ACCUMULATE* values, long long start, int length) {
     for (int p = threadIdx.x; p < length; p += blockDim.x) {
-        const int i = start + p;
+        const long long i = start + p;
         values[p] = i >= 0 && i < count ? load(x[i]) : ACCUMULATE(0);
     }
     __syncthreads();
@@ -111,7 +111,7 @@ extern "C" __global__ void channels_last_forward(int count, const STORAGE* x, ST
     ACCUMULATE* const values = reinterpret_cast<ACCUMULATE*>(shared);
     const int tiles = (count - 1) / TILE + 1;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int start = tile * TILE - reach;
+        const long long start = static_cast<long long>(tile) * TILE - reach;  // a tile may pass 2^31
         load_tile(count, x, values, start, TILE + 2 * reach);
         for (int p = threadIdx.x + reach; p < TILE + reach && start + p < count; p += blockDim.x) {
             const int channel = static_cast<unsigned>(start + p) % channels;
@@ -132,10 +132,10 @@ extern "C" __global__ void channels_last_backward(int count, const STORAGE* x, c
     ACCUMULATE* const values = reinterpret_cast<ACCUMULATE*>(shared);
     ACCUMULATE* const shares = values + length;  // dy s^-(beta + 1)
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int start = tile * TILE - 2 * reach;
+        const long long start = static_cast<long long>(tile) * TILE - 2 * reach;
         load_tile(count, x, values, start, length);
         for (int p = threadIdx.x + reach; p < length - reach; p += blockDim.x) {
-            const int i = start + p;
+            const long long i = start + p;
             ACCUMULATE share = 0;
             if (i >= 0 && i < count) {
                 const int channel = static_cast<unsigned>(i) % channels;

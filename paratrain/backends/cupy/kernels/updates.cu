@@ -189,7 +189,7 @@ __device__ __forceinline__ void update(
     place.rate = place.decay = 0;
     FOR_EACH(i, count) {
         const int first = (first_group + static_cast<int>(i)) * GROUP;
-        const bool whole = is_aligned && first >= start && first + GROUP <= stop;
+        const bool whole = is_aligned && first >= start && first <= stop - GROUP;
         if (first >= place.stop) {
             place.find(first, run_stops, run_count, numbers);
         }
@@ -298,8 +298,10 @@ extern "C" __global__ void sum_pieces(
         const int start = bounds[2 * piece], stop = bounds[2 * piece + 1];
         double sum = 0;
         ACCUMULATE trace = 0;  // not a number from the first value on that is not finite
-        for (int first = (start / GROUP + threadIdx.x) * GROUP; first < stop; first += SUM_THREADS * GROUP) {
-            const bool whole = is_aligned && first >= start && first + GROUP <= stop;
+        const unsigned end = stop;  // the step behind it may pass 2^31
+        for (unsigned next = (start / GROUP + threadIdx.x) * GROUP; next < end; next += SUM_THREADS * GROUP) {
+            const int first = next;
+            const bool whole = is_aligned && first >= start && first <= stop - GROUP;
             const Group a = load_group(one, first, start, stop, whole);
             const Group b = one == other ? a : load_group(other, first, start, stop, whole);
             for (int k = 0; k < GROUP; ++k) {

@@ -15,6 +15,11 @@
 #define __builtin_align__(n) __attribute__((aligned(n)))
 typedef __SIZE_TYPE__ size_t;
 #define warpSize 32
+#if SIMULATED_CHECKS
+#define SIMULATED_UNWATCHED __attribute__((no_sanitize("thread"), noinline))  // see watch.h
+#else
+#define SIMULATED_UNWATCHED
+#endif
 
 struct uint3 {
     unsigned x, y, z;
@@ -59,5 +64,7 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 
 #include "functions.h"
 #include "threads.h"
+#include "shared.h"
+#include "watch.h"
 #include "atomics.h"
 #include "kernels.h"

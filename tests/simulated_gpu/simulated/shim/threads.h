@@ -4,6 +4,7 @@
 // next worker goes on with the threads that have not begun. When all have begun, those that may go on are resumed. Whenever
 // threads have met they get on in another order: a kernel that counts on one lacks a barrier.
 #pragma once
+#include "orders.h"
 #if !defined(__x86_64__)
 #define SIMULATED_UCONTEXT 1
 #include <ucontext.h>
@@ -14,7 +15,7 @@ extern "C" int snprintf(char*, size_t, const char*, ...) noexcept;
 
 namespace simulated {
 
-enum : int { MOST_THREADS = 1024, STACK_BYTES = 128 << 10, MOST_SHARED = 232448, GUARD = 512 };
+enum : int { MOST_THREADS = 1024, STACK_BYTES = 128 << 10 };
 enum State : int { RUNNING, READY, AT_BLOCK, AT_WARP, DONE };
 
 struct Kernel;
@@ -67,30 +68,9 @@ static char* stacks;
 static const Kernel* kernel;
 static void** arguments;
 static char problem[200];
-__attribute__((aligned(128))) static char dynamic_shared[MOST_SHARED + GUARD];
-extern "C" __attribute__((weak, visibility("hidden"))) char __start_simulated_shared[], __stop_simulated_shared[];
-
-// Place i of `count` in an order that is drawn: any place comes first, and up or down from there. The same draws in each process.
-struct Order {
-    unsigned long long first, step, count;
-    explicit Order(unsigned long long of) : count(of) {
-        static unsigned long long state = 1;
-        state = state * 6364136223846793005ull + 1442695040888963407ull;
-        first = (state >> 33) % count;
-        step = state >> 32 & 1 ? 1 : count - 1;
-    }
-    unsigned long long operator[](unsigned long long i) const { return (first + i * step) % count; }
-};
-
-static void draw_turns() {
-    const Order order(thread_count);
-    const bool is_upwards = order.step == 1;
-    int next = int(order.first);
-    for (int i = 0; i < thread_count; ++i) {
-        turns[i] = next;
-        next = is_upwards ? (next + 1 == thread_count ? 0 : next + 1) : (next == 0 ? thread_count : next) - 1;
-    }
-}
+// For watch.h: `phase` counts up where threads have met and where a block begins; how many have called __threadfence() in it, and
+// the last in which all had.
+static unsigned phase = 1, block_phase, block_number, fences, full_fence;
 
 static void select(int thread) {
     current = thread;
@@ -167,6 +147,7 @@ static bool release_warps() {
     for (int thread = 0; thread < thread_count; ++thread) {
         if (may_go[thread]) threads[thread].state = READY, any = true;
     }
+    phase += any;
     return any;
 }
 
@@ -189,12 +170,10 @@ static bool release_block() {
     for (int thread = 0; thread < thread_count; ++thread) {
         if (threads[thread].state == AT_BLOCK) threads[thread].state = READY;
     }
+    if (int(fences) == thread_count - done) full_fence = phase;
+    fences = 0;
+    ++phase;
     return true;
-}
-
-// A value that is no number in any type.
-static void poison(char* start, const char* stop) {
-    for (; start < stop; start += 2) start[0] = static_cast<char>(0xFD), start[1] = static_cast<char>(0xFF);
 }
 
 static bool run_block(const Kernel* of, void** with) {
@@ -206,15 +185,16 @@ static bool run_block(const Kernel* of, void** with) {
     kernel = of;
     arguments = with;
     begun = done = 0;
+    block_phase = ++phase;
     thread_count = blockDim.x * blockDim.y * blockDim.z;
     free_count = MOST_THREADS;
     for (int i = 0; i < MOST_THREADS; ++i) free_workers[i] = MOST_THREADS - 1 - i;
     for (int i = 0; i < thread_count; ++i) threads[i].state = RUNNING;
-    draw_turns();
+    draw_turns(turns, thread_count);
     while (begun < thread_count) start_worker();
     while (done < thread_count) {
         if (problem[0] || (!release_warps() && !release_block())) return false;
-        draw_turns();
+        draw_turns(turns, thread_count);
         for (int i = 0; i < thread_count; ++i) {
             if (threads[turns[i]].state == READY) resume(turns[i]);
         }
