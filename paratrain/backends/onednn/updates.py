@@ -79,16 +79,22 @@ class OneDnnUpdate:
         self._built: dict[int, _Built] = {}
         self._built_for: tuple[float | None, ...] = ()
         self._rule: MomentumRule | AdamRule = MomentumRule(0.0)
+        self._diffs: tuple[str, ...] = ()
+        self._arrays: dict[str, Array] = {}
         self._addresses: dict[str, int] = {}
 
     def begin(self, rule: UpdateRule, data: Array, diffs: Sequence[Array], history: Sequence[Array]) -> None:
-        """The arrays are used until the next call."""
+        """The arrays are used until the next call, and kept until others come."""
         assert isinstance(rule, MomentumRule | AdamRule)
         self._rule = rule
-        self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
-        self._arrays = {"data": data, **dict(zip(self._diffs, diffs, strict=True))}
-        self._arrays |= {f"history{index}": array for index, array in enumerate(history)}
-        self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
+        given = [data, *diffs, *history]
+        if len(given) != len(self._arrays) or any(
+            one is not kept for one, kept in zip(given, self._arrays.values(), strict=True)
+        ):
+            self._diffs = tuple(f"diff{index}" for index in range(len(diffs)))
+            names = ["data", *self._diffs, *(f"history{index}" for index in range(len(history)))]
+            self._arrays = dict(zip(names, given, strict=True))
+            self._addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
         if isinstance(rule, AdamRule):
             self._set(one=1.0, square_share=1.0 - rule.momentum2, delta=rule.delta)
 

@@ -64,7 +64,7 @@ class OneDnnSplitLayer(OneDnnLayer[OneDnnSum], SplitLayer):
         # Else the bottom's data votes too: what has made them computes backward in their layout.
         voting = given[:1] if given and given[0] is own else [bottom[0].data_memory, *given]
         layout = common_layout(voting, bottom[0].shape) if owns_memory(own) else None
-        if layout is None or layout.is_plain:
+        if layout is None or layout.is_plain or not given:
             super().backward(top, propagate_down, bottom)
             return
         arrays = [layout.flat(self.copies.read(memory, layout, str(index))) for index, memory in enumerate(given)]

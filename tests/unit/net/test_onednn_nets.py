@@ -185,3 +185,13 @@ def test_shortcut_of_a_residual_block() -> None:
     split, total = (nets[1].blobs[name] for name in ("sum_sum_relu_0_split_1", "sum2"))
     assert split.diff_memory is total.diff_memory
     assert nets[1].blobs["c"].diff_memory is not total.diff_memory
+
+
+def test_backward_from_a_split_on_which_no_gradient_has_come_to_yet() -> None:
+    text = residual_net(16).replace(LOSS, "") + LOSS.replace('bottom: "sum"', 'bottom: "a"')
+    nets = build_both(text)
+    for net in nets:
+        net.forward_from_to()
+        net.backward_from_to(net.layer_names.index("a_a_relu_0_split"))
+    compare(nets)
+    assert not np.any(nets[1].blobs["a"].read_diff(None))
