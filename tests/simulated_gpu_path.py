@@ -33,7 +33,7 @@ IS_REAL = os.environ.get("PARATRAIN_REAL_GPU") == "1"
 """Whether tests run on the GPU of the machine."""
 SIMULATED_GPU = TESTS / "simulated_gpu"
 _PACKAGES = ("cuda", "cupy", "cupyx", "cudnn", "simulated")
-_CACHING = ("paratrain.gpu", "paratrain.backends.cupy", "paratrain.layers.cupy")
+_CACHING = ("paratrain.gpu", "paratrain.backends.cupy", "paratrain.layers.cupy", "paratrain.pycaffe.modes")
 _stand_ins: dict[str, ModuleType] = {}
 _others: dict[str, ModuleType] = {}
 

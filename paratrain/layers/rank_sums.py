@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class RankSums:
     """
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self._layer: Layer = weakref.proxy(layer)  # it has this: no cycle, so that deleting a net frees its memory
         self._exchanged = Blob((0,), np.float64)
 
     def add(self, count: int, *sums: Any) -> list[Any]:

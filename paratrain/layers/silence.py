@@ -16,6 +16,7 @@ class SilenceLayer(Layer):
 
     bottom_range = (1, None)
     top_range = (0, 0)
+    is_capturable = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """There is no top."""

@@ -106,7 +106,8 @@ def _advice(net: Net, error: DeviceFullError, *, for_blobs: bool) -> str:
     if estimated is None:
         return f"Smaller inputs need less{narrower}"
     fitting, sample_bytes = estimated
-    text = f"The blobs of the net take about {sample_bytes:,} bytes for each sample"
+    kind = "" if net.phase == TRAIN else "TEST "  # whose batch_size is another one
+    text = f"The blobs of the {kind}net take about {sample_bytes:,} bytes for each sample"
     if fitting < 1:
         return f"{text}, and not even one would fit beside what else is there (nvidia-smi shows who uses the GPU){narrower}"
     with_iter_size = " (with a larger iter_size the effective batch stays)" if net.phase == TRAIN else ""

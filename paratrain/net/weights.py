@@ -96,8 +96,9 @@ def share(net: Net, other: Net) -> None:
     mine_on, theirs_on = net.context.backend.device, other.context.backend.device
     if mine_on is not None and theirs_on is not None and mine_on is not theirs_on:
         raise NetError(
-            f"net '{net.name}' cannot share the weights of net '{other.name}': they compute on different GPUs, and memory "
-            "belongs to one; make both after the same set_device(), or copy the weights with save() and copy_from()"
+            f"net '{net.name}' cannot share the weights of net '{other.name}': they compute on different GPUs, or by a "
+            "backend each, and memory belongs to one; make both after the same set_device(), or with the same backend, or copy "
+            "the weights with save() and copy_from()"
         )
     layers = dict(zip(net.layer_names, net.layers, strict=True))
     for source in other.layers:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from paratrain import net as core
 from paratrain.layers.base import LayerContext
 from paratrain.proto import TEST, TRAIN, NetParameter, read_prototxt, upgrade_net
-from paratrain.pycaffe.modes import new_backend
+from paratrain.pycaffe.modes import new_backend, note_made
 from paratrain.pycaffe.ranks import choices
 from paratrain.pycaffe.threads import take_threads
 from paratrain.random import entropy
@@ -61,6 +61,7 @@ class Net(core.Net, metaclass=_AnyNet):
         context = LayerContext(backend=backend, phase=TEST if phase == TEST else TRAIN, seed=seed, keeps_arrays=True)
         with backend.on_device():
             super().__init__(parameter, context, level=level, stages=stages)
+        note_made(self, backend)
         if weights is not None:
             self.copy_from(weights)
 

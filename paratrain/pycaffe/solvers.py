@@ -10,7 +10,7 @@ from paratrain.data_parallel import create_parallel_solver
 from paratrain.launch.abort import agreed
 from paratrain.proto import SolverParameter
 from paratrain.pycaffe import ranks
-from paratrain.pycaffe.modes import new_backend
+from paratrain.pycaffe.modes import new_backend, note_made
 from paratrain.solvers import NetOptions, read_solver
 
 __all__ = [
@@ -101,12 +101,15 @@ def _make_solver(solver_file: Path, kind: str | None) -> core.Solver:
     if world.size == 1:
         parameter, backend = read(), new_backend()
         with backend.on_device():
-            return create_parallel_solver(parameter, world, backend=backend, net_options=options)
-    parameter = agreed(world, read)
-    # Scripts may do the same to the parameters on every rank, so that each has its own.
-    return agreed(
-        world,
-        lambda: create_parallel_solver(
-            parameter, world, backend=new_backend(), net_options=options, shares_parameters=False
-        ),
-    )
+            solver = create_parallel_solver(parameter, world, backend=backend, net_options=options)
+    else:
+        parameter = agreed(world, read)
+        # Scripts may do the same to the parameters on every rank, so that each has its own.
+        solver = agreed(
+            world,
+            lambda: create_parallel_solver(
+                parameter, world, backend=new_backend(), net_options=options, shares_parameters=False
+            ),
+        )
+    note_made(solver, solver.net.context.backend)
+    return solver

@@ -67,7 +67,7 @@ class ChannelLayer(CupyLayer):
         if bottom is top and keeps:
             kept = memory.kept_arrangement
             if kept is not None and kept.array is x:
-                other = self._other_than(kept)
+                memory.arrangements[kept.form] = other = self._other_than(kept)
                 memory.arrange(other)
                 self.source = x
                 return x, other.array

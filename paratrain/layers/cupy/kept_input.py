@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ class KeptInput:
     """The values that a layer writes over, from forward to backward, which may want them in another form."""
 
     def __init__(self, layer: CupyLayer) -> None:
-        self._layer = layer
+        self._layer: CupyLayer = weakref.proxy(layer)  # it has this: no cycle
         self._memory = SyncedMemory(0)
 
     def write(self, form: Form) -> Any:

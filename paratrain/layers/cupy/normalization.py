@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class CupyScaleLayer(ChainScale, ChannelLayer, ScaleLayer):
 
     def join(self, layer: CupyBatchNormLayer) -> None:
         """Say that ``layer`` has computed this layer's next forward pass."""
-        self.joined, self._is_applied = layer, True
+        self.joined, self._is_applied = weakref.proxy(layer), True  # it has this layer: no cycle
 
     @property
     def factors(self) -> tuple[Any, Any | None]:

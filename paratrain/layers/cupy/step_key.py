@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ class StepKey:
     """64 bits that name the numbers a layer draws in the current step, for kernels that run again as part of a recording."""
 
     def __init__(self, layer: CupyLayer, purpose: str) -> None:
-        self._layer = layer
+        self._layer: CupyLayer = weakref.proxy(layer)  # it has this: no cycle
         self._purpose = purpose
         self.array: Any = layer.forms.device.zeros(1, np.uint64)
 

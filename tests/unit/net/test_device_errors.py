@@ -12,7 +12,7 @@ from paratrain.errors import DeviceError, DeviceFullError
 from paratrain.layers.base import LayerContext
 from paratrain.net import Net
 from paratrain.net.device_errors import largest_batch, telling_device_errors
-from paratrain.proto import TRAIN, NetParameter, parse_prototxt
+from paratrain.proto import TEST, TRAIN, NetParameter, parse_prototxt
 from tests.simulated_gpu_path import simulated_gpu  # noqa: F401
 
 NET = """
@@ -87,3 +87,16 @@ def test_the_largest_batch_is_estimated_from_the_bytes_of_a_sample(net: Net) -> 
     assert largest_batch(net, full(1000, 9000)) == (8000 // 401, 401)  # anything else has to be there as well
     assert largest_batch(net, full(4000, 2000, used=10**9)) == ((2000 + held) // 401, 401)
     assert largest_batch(net, full(1000, 10**9)) == (49, 401)  # less than what did not fit
+
+
+@pytest.mark.parametrize(("phase", "named"), [(TRAIN, "the net"), (TEST, "the TEST net")])
+def test_it_is_said_whose_batch_is_too_large(phase: Any, named: str, simulated_gpu: Any) -> None:  # noqa: F811
+    net = Net(parse_prototxt(NET, NetParameter), LayerContext(create_backend("cupy"), phase))
+    pool = simulated_gpu.get_default_memory_pool()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.total_bytes() + 512)
+    try:
+        with pytest.raises(DeviceFullError, match=rf"^layer 'ip' .* is full: .*\. The blobs of {named} take about "):
+            net.forward_from_to()
+    finally:
+        pool.set_limit(size=0)

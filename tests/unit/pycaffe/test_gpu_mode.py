@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,12 @@ def test_the_mode_is_that_of_nets_made_afterwards(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     path = str(tmp_path / "net.prototxt")
     plain = caffe.Net(path, caffe.TEST)
-    caffe.set_mode_gpu()
+    with pytest.warns(UserWarning, match=r"set_mode_gpu\(\): of the nets and solvers made before, 1 go on .* CPU"):
+        caffe.set_mode_gpu()
+    caffe.set_mode_cpu()
+    cpu = caffe.Net(path, caffe.TEST)
+    caffe.set_mode_gpu()  # the net before was meant for the CPU
+    assert number(cpu) is None
     first = caffe.Net(path, caffe.TEST)
     caffe.set_device(1)
     second, third = caffe.Net(path, caffe.TEST), caffe.Net(path, caffe.TEST)
@@ -118,3 +124,76 @@ def test_nets_and_solvers_on_several_gpus_take_turns(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert found == [solvers[0].net.forward()["loss"].tobytes()]
+
+
+def test_a_timer_waits_for_what_gpus_were_given(tmp_path: Path, simulated_gpu: Any) -> None:  # noqa: F811
+    import simulated
+
+    (tmp_path / "net.prototxt").write_text(NET)
+    timer = caffe.Timer()
+    caffe.set_mode_gpu()
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
+    net._forward(0, 2)
+    counts = []
+    for call in (timer.start, lambda: net._backward(2, 0), timer.stop):
+        before = simulated.counts["synchronize"]
+        call()
+        counts.append(simulated.counts["synchronize"] - before)
+    assert counts[0] >= 1
+    assert counts[2] >= 1
+    assert timer.ms > 0
+
+
+LAYERS = """
+force_backward: true
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 dim: 4 dim: 4 } } }
+layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 2 } }
+layer { name: "bn" type: "BatchNorm" bottom: "y" top: "y" }
+layer { name: "scale" type: "Scale" bottom: "y" top: "y" }
+layer { name: "relu" type: "ReLU" bottom: "y" top: "y" }
+layer { name: "prelu" type: "PReLU" bottom: "y" top: "y" }
+layer { name: "drop" type: "Dropout" bottom: "y" top: "y" }
+"""
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_a_net_that_is_deleted_gives_its_memory_back_at_once(phase: int, tmp_path: Path, simulated_gpu: Any) -> None:  # noqa: F811
+    path, pool = tmp_path / "net.prototxt", simulated_gpu.get_default_memory_pool()
+    path.write_text(LAYERS)
+    caffe.set_mode_gpu()
+
+    def used() -> int:
+        net = caffe.Net(str(path), phase)
+        net.forward()
+        net.backward()
+        del net
+        return int(pool.used_bytes())
+
+    gc.collect()
+    gc.disable()
+    try:
+        first = used()  # with what all nets share
+        assert used() == first
+    finally:
+        gc.enable()
+
+
+def test_only_arrays_that_a_script_keeps_are_brought_up_to_date(tmp_path: Path, simulated_gpu: Any) -> None:  # noqa: F811
+    import simulated
+
+    (tmp_path / "net.prototxt").write_text(NET)
+    caffe.set_mode_gpu()
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    net.params["ip"][0].data[...] = 1
+    keeps: list[Callable[[np.ndarray[Any, Any]], Any]] = [lambda _: None, lambda y: y, lambda y: y[1:]]
+    downloads = []
+    for value, keep in enumerate(keeps, start=1):
+        assert [blob.data.shape for blob in net.blobs.values()] == [(3, 4), (3, 2)]  # as scripts do to see the shapes
+        kept = keep(net.blobs["y"].data)
+        net.blobs["x"].data[...] = value
+        before = simulated.counts["download"]
+        net._forward(0, 2)
+        downloads.append(simulated.counts["download"] - before)
+        assert kept is None or np.all(kept == 4 * value)
+        assert np.all(net.blobs["y"].data == 4 * value)
+    assert downloads == [downloads[0], downloads[0] + 1, downloads[0] + 1]
