@@ -3,11 +3,12 @@
     python benchmarks/gpu_step.py lenet [--batch 64] [--precisions float32,tf32,bfloat16] [--peers eager,...] [--out FILE]
 
 A step is: clear the gradients, forward, backward, SGD with momentum and weight decay. Random data lie on the GPU, on both sides.
-Steps are timed in blocks of some tenths of a second, with the GPU idle before and after each; counted is the median of the
-blocks, after a warm-up. Each side runs in a process of its own, one after the other, in as many rounds as --rounds says; the
-median of the rounds counts, of an even number the slower of the middle two. Peers: ``eager`` (channels last),
-``eager-plain`` (channels second), and ``compile``, ``reduce-overhead`` and ``max-autotune`` (modes of torch.compile, channels
-last); all of them with cuDNN's benchmark mode and fused SGD. The quickest is what paratrain is compared with.
+Steps are timed in blocks of some tenths of a second, with the GPU idle before and after each, paratrain's by one call of
+``Solver.step`` as in training; counted is the median of the blocks, after a warm-up. Each side runs in a process of its own, one
+after the other, in as many rounds as --rounds says; the median of the rounds counts, of an even number the slower of the middle
+two. Peers: ``eager`` (channels last), ``eager-plain`` (channels second), and ``compile``, ``reduce-overhead`` and
+``max-autotune`` (modes of torch.compile, channels last); all of them with cuDNN's benchmark mode and fused SGD. The quickest is
+what paratrain is compared with.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpu_findings import Findings
 from gpu_nets import NETS, make_solver, net_file, recording_message
+from gpu_process import last_words, show_stacks, why_ended
 from machine import REPOSITORY
 
 PEER = REPOSITORY / "benchmarks" / "peers" / "torch_net.py"
@@ -37,19 +41,20 @@ PEERS = {
 }
 
 
-def time_blocks(step: Callable[[], object], wait: Callable[[], object], seconds: float) -> dict[str, float]:
-    """Median, least and most milliseconds of a step, in blocks that fill ``seconds`` after a warm-up of half as long."""
+def time_blocks(run: Callable[[int], object], wait: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Median, least and most milliseconds of a step, in blocks that fill ``seconds`` after a warm-up of half as long.
+
+    ``run`` is called with the number of steps of a block.
+    """
 
     def block(count: int) -> float:
         wait()
         begin = time.perf_counter()
-        for _ in range(count):
-            step()
+        run(count)
         wait()
         return (time.perf_counter() - begin) / count
 
-    for _ in range(4):  # memory is taken, kernels are chosen, the step is recorded
-        step()
+    run(4)  # memory is taken, kernels are chosen, the step is recorded
     one, stop = block(1), time.perf_counter() + seconds / 2
     while time.perf_counter() < stop:
         one = block(max(1, int(0.02 / one)))
@@ -75,9 +80,7 @@ def time_own(name: str, precision: str, batch: int, seconds: float) -> dict[str,
     pool.free_all_blocks()
     with recording_message() as said:
         solver = make_solver(name, precision, batch, NETS[name][1])
-        found: dict[str, Any] = dict(
-            time_blocks(lambda: solver.step(1), solver.net.context.backend.synchronize, seconds)
-        )
+        found: dict[str, Any] = dict(time_blocks(solver.step, solver.net.context.backend.synchronize, seconds))
     found |= {"gigabytes": pool.total_bytes() / 1e9, "recorded": "; ".join(said)}
     solver.close()
     return found
@@ -101,13 +104,21 @@ def peer_side(options: argparse.Namespace, peer: str) -> dict[str, dict[str, Any
 
 def _results(command: list[str], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.limit, check=False)
-        printed, problem = done.stdout, f"exit code {done.returncode}"
-    except subprocess.TimeoutExpired as error:
-        printed = (error.stdout or b"").decode()  # bytes also where text is asked for
-        problem = f"did not end within {options.limit:.0f} s"
-    for line in printed.splitlines():
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(command, stdout=printed, stderr=said)
+        try:
+            reason = why_ended(process.wait(options.limit))
+        except subprocess.TimeoutExpired:
+            reason = f"did not end within {options.limit:.0f} s"
+            show_stacks(process)
+            process.kill()
+            process.wait()
+        printed.seek(0)
+        said.seek(0)
+        lines, errors = printed.read().splitlines(), said.read()
+    print(errors, file=sys.stderr, end="", flush=True)
+    problem = f"{reason}: {last_words(errors)}" if reason else "exit code 0"
+    for line in lines:
         if line.startswith("{"):
             values = json.loads(line)
             found[values.pop("precision")] = values
@@ -172,6 +183,7 @@ def work(options: argparse.Namespace) -> None:
         try:
             found = time_own(options.net, precision, options.batch, options.seconds)
         except Exception as error:  # a full GPU in one precision leaves the others
+            traceback.print_exc()
             found = {"problem": f"{type(error).__name__}: {error}"}
         print(json.dumps({"precision": precision, **found}), flush=True)
 

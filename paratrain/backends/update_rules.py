@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +89,7 @@ class Regularization:
     is_decoupled: bool = False
 
 
-@dataclass(frozen=True)
-class UpdateOutcome:
+class UpdateOutcome(NamedTuple):
     """How a :class:`DeviceUpdate` has gone."""
 
     is_finite: bool
@@ -129,9 +128,9 @@ class DeviceUpdate(Protocol):
 
     A step is :meth:`prepare`, then :meth:`note_losses` where :meth:`outcome` is to tell them, :meth:`measure` where the norm
     is needed or nothing may be done for a gradient that is not finite, and :meth:`run` over ranges that cover the arrays
-    once, in any order. These three only launch, and may be recorded (see :meth:`paratrain.backends.base.Backend.record`): a
-    replay does what the last ``prepare`` says, by the rule of the recording. Arrays are the caller's, and those of the whole
-    net in each call.
+    once, in any order, and perhaps :meth:`send_outcome`. These four only launch, and may be recorded (see
+    :meth:`paratrain.backends.base.Backend.record`): a replay does what the last ``prepare`` says, by the rule of the
+    recording. Arrays are the caller's, and those of the whole net in each call.
     """
 
     def prepare(
@@ -178,8 +177,11 @@ class DeviceUpdate(Protocol):
         alone whose gradient is not finite.
         """
 
-    def outcome(self) -> UpdateOutcome:
-        """Wait for what was launched since ``prepare``, and tell how it has gone."""
+    def send_outcome(self) -> None:
+        """Send to the host what :meth:`outcome` tells: the last launch of a step."""
+
+    def outcome(self, *, is_sent: bool = False) -> UpdateOutcome:
+        """Wait for what was launched since ``prepare``, ``send_outcome`` too where it ``is_sent``, and tell how it has gone."""
 
     def sum_products(
         self, ranges: Sequence[Sequence[tuple[int, int]]], pairs: Sequence[tuple[Any, Any]]

@@ -73,6 +73,11 @@ class GradientMemory:
         """The gradients of the parameters, in the order of the net."""
         return [part for _, _, part in self._slices]
 
+    @property
+    def cleared(self) -> list[bool]:
+        """Of each of these, whether it is cleared."""
+        return [part.is_cleared for _, _, part in self._slices]
+
     def clear(self) -> None:
         """Make all gradients zero."""
         for _, _, part in self._slices:

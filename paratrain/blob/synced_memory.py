@@ -14,6 +14,7 @@ device. Any two that hold them hold the same. The states and their names are Caf
 from __future__ import annotations
 
 import enum
+import sys
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,6 +115,8 @@ class SyncedMemory:
         self._device_array: Any = None
         self.kept_arrangement: Any = None
         """The arrangement last used, whose values may be out of date: its buffer can be written anew."""
+        self.arrangements: dict[Any, Any] = {}
+        """For a backend that keeps several, in turn the newest: by what tells them apart, the one last used of each kind."""
         self.version = 0
         """Rises whenever somebody takes the values for writing."""
         self._place: Any = None
@@ -139,10 +142,10 @@ class SyncedMemory:
     @property
     def head(self) -> Head:
         """Where the newest values lie."""
-        places = (self._on_host, self._on_device, self._is_arranged)
-        if sum(places) != 1:
-            return Head.SYNCED if any(places) else Head.UNINITIALIZED
-        return (Head.AT_CPU, Head.AT_GPU, Head.ARRANGED)[places.index(True)]
+        if not (self._on_host or self._on_device or self._is_arranged):
+            return Head.UNINITIALIZED
+        places = self.places
+        return (Head.AT_CPU, Head.AT_GPU, Head.ARRANGED)[places.index(True)] if sum(places) == 1 else Head.SYNCED
 
     def host(self) -> HostArray:
         """The values on the host, for reading."""
@@ -215,6 +218,11 @@ class SyncedMemory:
         return self._on_host, self._on_device, self._is_arranged
 
     @property
+    def is_on_device(self) -> bool:
+        """Whether the device's plain array holds the newest values."""
+        return self._on_device
+
+    @property
     def device_bytes(self) -> int:
         """The bytes that its arrays take on a device."""
         arrays = (self._device_array, getattr(self.kept_arrangement, "array", None))
@@ -226,8 +234,8 @@ class SyncedMemory:
         self.version += 1
 
     def settle(self) -> None:
-        """Make the plain array, if there is one, the place of the newest values: whoever holds it may read and write it."""
-        if self._host is not None and (self._on_device or self._is_arranged):
+        """Make the plain array, if somebody else holds one, the place of the newest values: who does may read and write it."""
+        if self._host is not None and (self._on_device or self._is_arranged) and _is_shared(self):
             self.mutable_host()
 
     def use_place(self, place: Any) -> None:
@@ -235,7 +243,7 @@ class SyncedMemory:
         before and after, where the backend works: on the host or on the device. Until then zeros are read, from elsewhere.
         """
         self._host = self._device_array = self.kept_arrangement = self._in_place = self._arranged_in_place = None
-        self._place = place
+        self._place, self.arrangements = place, {}
         self._on_host = self._on_device = self._is_arranged = False
         self.version += 1
 
@@ -294,3 +302,19 @@ def aligned_zeros(count: int, dtype: npt.DTypeLike) -> HostArray:
     raw = np.zeros(count * dtype.itemsize + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def _reference_counts(memory: SyncedMemory) -> tuple[int, int]:
+    """How many refer to the plain array on the host, and to what it is a part of, as other parts of that do."""
+    host = memory._host
+    return sys.getrefcount(host), sys.getrefcount(None if host is None else host.base)
+
+
+_fresh = SyncedMemory(1)
+_fresh.mutable_host()
+_ALONE = _reference_counts(_fresh)
+
+
+def _is_shared(memory: SyncedMemory) -> bool:
+    """Whether others than the memory itself hold its plain array on the host, or a part of it."""
+    return any(count > alone for count, alone in zip(_reference_counts(memory), _ALONE, strict=True))

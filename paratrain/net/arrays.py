@@ -156,7 +156,7 @@ class ArrayInterface(NameInterface):
             self.layer_callbacks.after_backward.append(callback)
 
     def settle_arrays(self) -> None:
-        """Bring the newest values to the plain arrays that scripts have asked for before, and may hold on to.
+        """Bring the newest values to the plain arrays that scripts hold.
 
         A net whose context says ``keeps_arrays`` does so after each pass; others show new values to who asks anew.
         """

@@ -43,6 +43,7 @@ class MemoryPlan:
         self._net = net
         self._sharing = Sharing(net)
         self._planned: list[SyncedMemory] = []
+        self._planned_ids: set[int] = set()
         self._seen: list[int] = []
         self._plan_count = 0
         self._is_forward_only = False
@@ -101,7 +102,6 @@ class MemoryPlan:
 
     def _make(self) -> None:
         lives = self._lives(self._is_forward_only)
-        memories = [memory for memory, _ in lives]
         offsets, size_bytes = place([life for _, life in lives])
         own_bytes = sum(life.size_bytes for _, life in lives)
         if size_bytes == 0 or size_bytes >= own_bytes:
@@ -112,7 +112,8 @@ class MemoryPlan:
         arena = aligned_zeros(size_bytes, np.uint8) if device is None else device.zeros(size_bytes, np.uint8)
         for (memory, life), offset in zip(lives, offsets, strict=True):
             memory.use_place(arena[offset : offset + life.size_bytes])
-        self._planned, self.arena, self.saved_bytes = memories, arena, own_bytes - size_bytes
+        self._planned, self.arena, self.saved_bytes = [memory for memory, _ in lives], arena, own_bytes - size_bytes
+        self._planned_ids = set(map(id, self._planned))
         self._seen = self._users()
         logger.debug("Blobs share %s; apart they would take %s", format_bytes(size_bytes), format_bytes(own_bytes))
 
@@ -122,11 +123,13 @@ class MemoryPlan:
 
     def _users(self) -> list[int]:
         """Which planned memory each blob uses, if any. Others come and go: each batch may bring its own."""
-        planned = {id(memory) for memory in self._planned}
-        users = [
-            id(memory) for tops in self._net.tops for blob in tops for memory in (blob.data_memory, blob.diff_memory)
+        numbers = [
+            number
+            for tops in self._net.tops
+            for blob in tops
+            for number in (id(blob.data_memory), id(blob.diff_memory))
         ]
-        return [number if number in planned else 0 for number in users]
+        return [number if number in self._planned_ids else 0 for number in numbers]
 
 
 class _Use:

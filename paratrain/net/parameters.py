@@ -69,6 +69,7 @@ class Parameters:
         self.diff = GradientMemory(SyncedMemory(0, dtype))
         self.statistics: Memory = SyncedMemory(0, dtype)
         self._by_name: dict[str, ParameterEntry] = {}
+        self._apart = self.entries  # those whose gradients do not lie in `diff`
 
     @property
     def learnable(self) -> list[ParameterEntry]:
@@ -139,6 +140,7 @@ class Parameters:
         """Move all parameters into flat arrays taken from ``allocate(name, count, dtype)``; values and sharing are kept."""
         learning, statistics = self.learning, [entry for entry in self.entries if entry.is_statistic]
         frozen = [entry for entry in self.learnable if entry.is_frozen]
+        self._apart = [*frozen, *statistics]
         self.diff = GradientMemory(allocate("diff", sum(entry.blob.count for entry in learning), self.dtype))
         self.data = allocate("data", sum(entry.blob.count for entry in self.learnable), self.dtype)
         self.statistics = allocate("statistics", sum(entry.blob.count for entry in statistics), self.dtype)
@@ -152,7 +154,7 @@ class Parameters:
         In ``diff`` zeros are written when somebody asks for the gradients; until then an array of it may hold old values.
         """
         self.diff.clear()
-        for entry in self.entries:
+        for entry in self._apart:
             memory = entry.blob.diff_memory
             if isinstance(memory, SyncedMemory) and memory.head is not Head.UNINITIALIZED:
                 memory.mutable_host()[...] = 0

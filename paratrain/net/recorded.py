@@ -64,6 +64,7 @@ class RecordedPass:
         self._is_given_up = False
         self._replay_count = 0
         self._inputs = [index for index, bottoms in enumerate(net.bottoms) if not bottoms]
+        self._input_blobs = [blob for index in self._inputs for blob in net.tops[index]]
         self._others = [index for index, bottoms in enumerate(net.bottoms) if bottoms]
         self._bottoms, self._tops = net.bottoms, net.tops
         changing = [net.layers[index] for index in self._others]
@@ -98,7 +99,7 @@ class RecordedPass:
             return self._run_layers(is_known=False)
         plan = net.memory_plan
         arena = 0 if plan is None or plan.arena is None else net.context.backend.address(plan.arena)
-        key = (arena, *self._bring_inputs(), *(part.is_cleared for part in net.parameters.diff.slices))
+        key = (arena, *self._bring_inputs(), *net.parameters.diff.cleared)
         recorded = self._recorded.get(key)
         if recorded is None:
             if key not in self._seen or len(self._recorded) >= _MOST_RECORDINGS or not self._record(key):
@@ -115,14 +116,16 @@ class RecordedPass:
 
     def weighted(self, losses: Sequence[float]) -> float:
         """The loss of the net, made of the numbers in :meth:`loss_arrays`."""
-        return sum(weight * loss for (_, weight), loss in zip(self._losses, losses, strict=True))
+        return sum([weight * loss for (_, weight), loss in zip(self._losses, losses, strict=True)])
 
     def see_loss(self, loss: float) -> float:
         """Return the loss of the last pass. Unless it is finite, bring the values of forward back, for whoever looks where that
         began.
         """
-        if not math.isfinite(loss):
+        is_finite = math.isfinite(loss)
+        if not is_finite or self._replay_count % _CHECK_INTERVAL == 0:
             self._net.context.backend.check_faults()
+        if not is_finite:
             for index in self._others:
                 self._net.layers[index].forward(self._bottoms[index], self._tops[index])
         return loss
@@ -221,7 +224,7 @@ class RecordedPass:
         for layer in self._changing:
             layer.before_replay()
         for memory in recorded.read:
-            if not memory.places[1]:
+            if not memory.is_on_device:
                 memory.device(self._device)  # somebody has written it on the host
         for part in recorded.claimed:
             part.claim()
@@ -238,8 +241,6 @@ class RecordedPass:
         if self.before_wait is not None:
             self.before_wait()
         self._replay_count += 1
-        if self._replay_count % _CHECK_INTERVAL == 0:
-            net.context.backend.check_faults()
 
     def _read_loss(self) -> float:
         return sum(self._net.layers[index].loss(self._tops[index]) for index in self._others)
@@ -253,17 +254,17 @@ class RecordedPass:
     def _bring_inputs(self) -> list[Any]:
         """Bring the batch to the device; return what recordings depend on: the addresses of its arrays, and which are there."""
         found: list[Any] = []
-        for memory in (blob.data_memory for index in self._inputs for blob in self._tops[index]):
-            is_on_device = isinstance(memory, SyncedMemory) and memory.places[1]
-            arranged = None if is_on_device or memory.arrangement is None else memory.arrangement.array
-            array = memory.device(self._device) if arranged is None else arranged
-            found.append(self._net.context.backend.address(array))
+        backend, device = self._net.context.backend, self._device
+        for blob in self._input_blobs:
+            memory = blob.data_memory
+            arrangement = None if isinstance(memory, SyncedMemory) and memory.is_on_device else memory.arrangement
+            found.append(backend.address(memory.device(device) if arrangement is None else arrangement.array))
             if isinstance(memory, SyncedMemory):
                 found.append(memory.places[1:])
         return found
 
     def _shapes(self) -> Key:
-        return tuple(blob.shape for index in self._inputs for blob in self._tops[index])
+        return tuple([blob.shape for blob in self._input_blobs])
 
     def _memories(self) -> list[SyncedMemory]:
         """The blocks that a pass reads or writes, each once: of blobs between layers, and of parameters."""

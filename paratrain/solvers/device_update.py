@@ -18,6 +18,8 @@ from paratrain.solvers.update import ComputeUpdateValue, FlatUpdate, Norms
 
 __all__ = ["DeviceFlatUpdate", "create_flat_update"]
 
+_LEFT_TO_UPDATE = Norms(are_left_to_update=True)
+
 
 class DeviceFlatUpdate(FlatUpdate):
     """The update of a solver whose every step has a rule, by a backend that makes it on its device.
@@ -42,7 +44,7 @@ class DeviceFlatUpdate(FlatUpdate):
         self._rule: UpdateRule | None = None
         self._has_looked = False  # at the losses and the gradient, in this step
         self._recorded = RecordedCalls(backend)
-        self._has_rule = self._keeps_updates = self._measures = self._is_unread = False
+        self._has_rule = self._keeps_updates = self._measures = self._is_unread = self._is_sent = False
         self.losses_to_note: Sequence[Any] = ()
         """Arrays with the losses of the pass before, which nobody has read yet: the next step notes them, and leaves everything
         as it is unless they are finite."""
@@ -57,7 +59,7 @@ class DeviceFlatUpdate(FlatUpdate):
     def measure(self, *, looks: bool = False) -> Norms:
         if not (looks or self.needs_all_gradients) or self.shares.is_spread or self.local_rates is not None:
             return super().measure(looks=looks)
-        return Norms(are_left_to_update=True)
+        return _LEFT_TO_UPDATE
 
     def _sum_products(self, runs: Sequence[Run], pairs: Sequence[tuple[Any, Any]]) -> list[list[float]]:
         ranges = [
@@ -83,14 +85,14 @@ class DeviceFlatUpdate(FlatUpdate):
         self._rule = rule
         self._has_rule = rule is not None and len(self.shares.gradients or ()) <= MOST_ADDED
         self._keeps_updates, self._measures, self._is_unread = keeps_updates, norms.are_left_to_update, False
-        self._has_looked = False
+        self._has_looked = self._is_sent = False
         if rule is None or not self._has_rule:
             assert not self._measures, "the solver has a rule in every step"
             super()._begin_fused(None, norms, keeps_updates=keeps_updates)
             return
         self._on_device.prepare(
             rule,
-            [self._rates[run] for run in self.runs],
+            self._rates,
             [self._weight_decay * run.decay_mult for run in self.runs],
             scale=self._scale,
             limit=self._settings.clip_gradients if self._measures else -1.0,
@@ -115,6 +117,8 @@ class DeviceFlatUpdate(FlatUpdate):
         measures, losses, guards = self._measures, self.losses_to_note, guarded and not self._measures
 
         has_looked, self._has_looked = self._has_looked, True
+        is_whole = start == 0 and stop == self.count
+        is_read = guarded or measures or bool(losses)
 
         def give() -> None:
             if losses and not has_looked:
@@ -122,19 +126,22 @@ class DeviceFlatUpdate(FlatUpdate):
             if measures and not has_looked:
                 self._on_device.measure(own_diff, self.shares.owned)
             self._on_device.run(start, stop, data, diffs, history, self._regularization, kept=kept, guarded=guards)
+            if is_whole and is_read:
+                self._on_device.send_outcome()
 
-        if (start, stop) == (0, self.count):
-            places = [self._backend.address(array) for array in (data, own_diff, *diffs, *history, *losses)]
+        if is_whole:
+            places = map(self._backend.address, (data, own_diff, *diffs, *history, *losses))
             self._recorded.run((type(self._rule), *places, kept is None, measures, len(losses), guards), give)
         else:
             give()
-        self._is_unread |= guarded or measures or bool(losses)
+        self._is_unread |= is_read
+        self._is_sent = is_whole and is_read
         return True
 
     def finish(self) -> bool:
         if not self._is_unread:
             return True
-        outcome, limit = self._on_device.outcome(), self._settings.clip_gradients
+        outcome, limit = self._on_device.outcome(is_sent=self._is_sent), self._settings.clip_gradients
         self._is_unread = False
         self.noted_losses, self.losses_to_note = outcome.losses[: len(self.losses_to_note)], ()
         if self._measures and outcome.is_finite and 0 <= limit < outcome.norm:

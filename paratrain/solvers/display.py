@@ -6,9 +6,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from paratrain.blob import Blob
 from paratrain.net import Net
 
-__all__ = ["Output", "SmoothedLoss", "batch_size", "format_outputs", "iteration_line", "name_values", "net_outputs"]
+__all__ = [
+    "Output",
+    "SmoothedLoss",
+    "batch_size",
+    "first_tops",
+    "format_outputs",
+    "iteration_line",
+    "name_values",
+    "net_outputs",
+]
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,19 @@ def iteration_line(iteration: int, per_s: float, lapse_s: float, display: int, l
     return f"Iteration {iteration} ({per_s:g} iter/s, {round(lapse_s, 3):g}s/{display} iters), loss = {loss:g}"
 
 
-def batch_size(net: Net) -> int:
-    """The first axis of what the first data layer makes (of what the first layer makes, where no layer brings data)."""
+def first_tops(net: Net) -> list[Blob]:
+    """What the data layers make (what the first layer makes, where no layer brings data)."""
     tops = net.tops
     makers = [made for layer, made in zip(net.layers, tops, strict=True) if layer.is_data] or tops[:1]
-    return next((top.shape[0] for made in makers for top in made if top.shape), 1)
+    return [top for made in makers for top in made]
+
+
+def batch_size(tops: Sequence[Blob]) -> int:
+    """The first axis of the first of the :func:`first_tops` that has one."""
+    for top in tops:
+        if top.shape:
+            return top.shape[0]
+    return 1
 
 
 class SmoothedLoss:

@@ -22,7 +22,7 @@ from paratrain.solvers.actions import Action
 from paratrain.solvers.callbacks import Callback, FunctionsCallback
 from paratrain.solvers.checks import check_parameter, choose_seed
 from paratrain.solvers.device_update import create_flat_update
-from paratrain.solvers.display import SmoothedLoss, batch_size
+from paratrain.solvers.display import SmoothedLoss, batch_size, first_tops
 from paratrain.solvers.loss_scale import LossScale, scale_loss
 from paratrain.solvers.nets import NetOptions, build_nets
 from paratrain.solvers.policies import Policies
@@ -120,13 +120,16 @@ class SolverParts(abc.ABC):
         self.asked = Action.NONE
         """What all ranks have agreed to do, in the last iteration or test."""
         self.snapshot_iter = -1
+        self.follows_rules = self.has_rules()
+        """Whether each update is by :meth:`update_rule`."""
+        self._first_tops = first_tops(self.net)
         self.flat_update = create_flat_update(
             self.net.parameters,
             backend,
             parameter,
             self.history_count,
             decoupled_decay=self.decoupled_decay,
-            has_rules=self.has_rules(),
+            has_rules=self.follows_rules,
         )
         self.shares = RootUpdatesAll(self.flat_update.count, is_root=self.root_solver)
         self.policies = Policies(parameter, self.flat_update.local_rates)
@@ -252,7 +255,7 @@ class SolverParts(abc.ABC):
     @property
     def images_per_iteration(self) -> int:
         """The effective batch: images that all ranks go through before each update (the nets' batch x iter_size x ranks)."""
-        return batch_size(self.net) * self.parameter.iter_size * self.size
+        return batch_size(self._first_tops) * self.parameter.iter_size * self.size
 
     def close(self) -> None:
         """Free the threads and files of the nets and the metrics, once the last snapshot is on the disk."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paratrain import snapshot as snapshots
-from paratrain.solvers.display import batch_size
+from paratrain.solvers.display import batch_size, first_tops
 
 if TYPE_CHECKING:
     from paratrain.solvers.solver import Solver
@@ -128,7 +128,7 @@ def _resume_data(solver: Solver, training: snapshots.TrainingState, plan: snapsh
             "The snapshot was written on %d ranks; each of %d now takes %d records in each of %d passes of a step",
             training.ranks,
             solver.size,
-            batch_size(solver.net),
+            batch_size(first_tops(solver.net)),
             plan.iter_size,
         )
 

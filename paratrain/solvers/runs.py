@@ -44,12 +44,14 @@ def find_runs(entries: Sequence[ParameterEntry], *, apart: bool = False) -> list
     return runs
 
 
-def pieces(runs: Sequence[Run], start: int, stop: int, piece_count: int = PIECE_COUNT) -> Iterator[tuple[Run, slice]]:
-    """Yield the part of each run within ``start`` to ``stop``, cut into pieces of at most ``piece_count`` values."""
-    for run in runs:
+def pieces(runs: Sequence[Run], start: int, stop: int, piece_count: int = PIECE_COUNT) -> Iterator[tuple[int, slice]]:
+    """Yield the part of each run within ``start`` to ``stop``, cut into pieces of at most ``piece_count`` values, with the number
+    of the run.
+    """
+    for index, run in enumerate(runs):
         low, high = max(run.start, start), min(run.stop, stop)
         for begin in range(low, high, piece_count):
-            yield run, slice(begin, min(begin + piece_count, high))
+            yield index, slice(begin, min(begin + piece_count, high))
 
 
 def l2_norm(flat: Any, xp: Any, piece_count: int = PIECE_COUNT) -> float:

@@ -58,7 +58,7 @@ class Solver(SolverParts):
         is_written = self.is_due(parameter.snapshot) or self.snapshot_iter == self.iter
         if parameter.snapshot_after_train and not is_written:
             self.snapshot()
-        if self.asked & Action.STOP:
+        if Action.STOP in self.asked:
             self.keeper.wait()
             self.info("Optimization stopped early.")
             return
@@ -85,7 +85,7 @@ class Solver(SolverParts):
         with self.backend.on_device():
             for _ in range(count):
                 iterate(self)
-                if self.asked & Action.STOP:
+                if Action.STOP in self.asked:
                     break
         self.backend.check_faults()
         if count > 0:
@@ -132,7 +132,7 @@ class Solver(SolverParts):
             weight_decay=weight_decay,
             iteration=self.iter,
             norms=norms,
-            rule=self.update_rule() if self.has_rules() else None,
+            rule=self.update_rule() if self.follows_rules else None,
             keeps_updates=self.keeps_updates or self.parameter.debug_info,
         )
         means_before = debug.data_means(self.net) if self.net.debug_info else None
@@ -194,9 +194,9 @@ class Solver(SolverParts):
 
         def obey(agreed: int) -> None:
             self.asked = Action(agreed)
-            if self.asked & Action.SNAPSHOT and self.snapshot_iter != self.iter:  # else it is there
+            if Action.SNAPSHOT in self.asked and self.snapshot_iter != self.iter:  # else it is there
                 self.begin_snapshot(moment)
-            if self.asked & Action.STOP:
+            if Action.STOP in self.asked:
                 raise TestInterruptedError
 
         try:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["iterate", "update_together"]
 
+_ACTIONS = int(Action.SNAPSHOT | Action.STOP)
+
 
 def iterate(solver: Solver) -> None:
     """Run an iteration. It ends before training where all ranks have agreed, during the test, to stop.
@@ -29,7 +31,7 @@ def iterate(solver: Solver) -> None:
     solver.net.parameters.clear_diffs()
     if solver.is_due(parameter.test_interval) and (solver.iter > 0 or parameter.test_initialization):
         solver.test_all()
-        if solver.asked & Action.STOP:
+        if Action.STOP in solver.asked:
             return
     solver.activity.enter("exchange", "parameters")
     solver.call(callback.on_start for callback in solver.callbacks)
@@ -59,7 +61,7 @@ def iterate(solver: Solver) -> None:
         solver.call(solver.after_update)
     if solver.root_solver:
         solver.keeper.check()
-    if solver.is_due(parameter.snapshot) or solver.asked & Action.SNAPSHOT:
+    if solver.is_due(parameter.snapshot) or Action.SNAPSHOT in solver.asked:
         solver.begin_snapshot()
 
 
@@ -111,7 +113,7 @@ def update_together(solver: Solver, rate: float, is_displayed: bool) -> bool:
     update = _update_on_owners if solver.shares.is_spread else _update_on_root
     agreed = update(solver, wishes, rate, is_displayed)
     parts.exchange_s += time.perf_counter() - begin - (parts.update_s - update_s)
-    solver.asked = Action(agreed & (Action.SNAPSHOT | Action.STOP))
+    solver.asked = Action(agreed & _ACTIONS)
     try:
         sentinel = solver.sentinel
         if sentinel.allows_update(agreed) and solver.follow_loss_scale(sentinel.allows_gradient(agreed)):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +30,7 @@ _LEAST_FUSED_SCALE = 1e-12
 ComputeUpdateValue = Callable[[Any, Sequence[Any], Any, float], None]
 
 
-@dataclass(frozen=True)
-class Norms:
+class Norms(NamedTuple):
     """L2 norms of a gradient that its update needs: of all of it for ``clip_gradients``, of each run for layer-wise rates."""
 
     whole: float | None = None
@@ -86,7 +84,7 @@ class FlatUpdate:
         without it."""
         self.clipped_norm: float | None = None
         """The norm of the gradient of this step, where it was larger than ``clip_gradients``; known after :meth:`finish`."""
-        self._rates: dict[Run, float] = {}
+        self._rates: list[float] = []  # one for each run
         self._scale = 1.0
         self._weight_decay = 0.0
         self._fused: FusedUpdate | None = None
@@ -102,7 +100,7 @@ class FlatUpdate:
         whether the gradient is finite, or leave that to the update.
         """
         if not self.needs_all_gradients:
-            return Norms(is_finite=self.is_gradient_finite() if looks else None)
+            return Norms(is_finite=self.is_gradient_finite()) if looks else Norms()
         diff, data = self._values(self._parameters.diff), self._values(self._parameters.data)
         runs, pairs = [Run(0, self.count, 1.0, 1.0)], [(diff, diff)]
         if self.local_rates is not None:
@@ -175,16 +173,16 @@ class FlatUpdate:
             self._scale *= limit / norms.whole
             self.clipped_norm = norms.whole
         if norms.by_run is None:
-            self._rates = {run: rate * run.lr_mult for run in self.runs}
+            self._rates = [rate * run.lr_mult for run in self.runs]
         else:
             assert self.local_rates is not None and norms.data_by_run is not None
             self.local_rates.iteration = iteration
             cosines = [None] * len(self.runs) if norms.cosines is None else norms.cosines
             each = zip(self.runs, norms.data_by_run, norms.by_run, cosines, strict=True)
-            self._rates = {
-                run: self.local_rates.rate(index, rate, run.lr_mult, data_norm, norm * self._scale, cosine)
+            self._rates = [
+                self.local_rates.rate(index, rate, run.lr_mult, data_norm, norm * self._scale, cosine)
                 for index, (run, data_norm, norm, cosine) in enumerate(each)
-            }
+            ]
         self._scale /= self.loss_scale
         self._begin_fused(rule, norms, keeps_updates=keeps_updates)
         return self.clipped_norm
@@ -234,8 +232,8 @@ class FlatUpdate:
         return True
 
     def _run_fused(self, fused: FusedUpdate, start: int, stop: int, guarded: bool) -> bool:
-        for run, part in pieces(self.runs, start, stop, self.count):
-            rate, decay = self._rates[run], self._weight_decay * run.decay_mult
+        for index, part in pieces(self.runs, start, stop, self.count):
+            rate, decay = self._rates[index], self._weight_decay * self.runs[index].decay_mult
             if not fused.run(part.start, part.stop, rate=rate, decay=decay, scale=self._scale, guarded=guarded):
                 return False
         return True
@@ -247,8 +245,8 @@ class FlatUpdate:
         data, diff = self._array(self._parameters.data), self._array(self._parameters.diff)
         histories = [self._array(memory) for memory in self.history]
         scratch = self._array(self._scratch)
-        for run, piece in pieces(self.runs, start, stop, self._piece_count):
-            rate, decay = self._rates[run], self._weight_decay * run.decay_mult
+        for index, piece in pieces(self.runs, start, stop, self._piece_count):
+            rate, decay = self._rates[index], self._weight_decay * self.runs[index].decay_mult
             data_piece, diff_piece, scratch_piece = data[piece], diff[piece], scratch[: piece.stop - piece.start]
             if self.shares.gradients is not None:
                 add_in_order([gradient[piece] for gradient in self.shares.gradients], scratch_piece, diff_piece, xp)

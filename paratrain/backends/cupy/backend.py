@@ -148,13 +148,13 @@ class CupyBackend(Backend):
     can_record = True
 
     def record(self, run: Callable[[], None]) -> CudaGraph | None:
-        with self.alone():  # what other threads gave to the stream meanwhile would be recorded too
-            self.workspace.is_recorded = True
+        # Alone: what other threads gave to the stream meanwhile would be recorded too.
+        with self.alone(), self.workspace.recording() as used:
             work = ParameterWork(self.forms, self.precision.storage)
             graph = capture(self.stream, lambda: work.gather(run))
             if graph is not None:
                 work.be_ready()
-                graph.before = work.do_early
+                graph.before, graph.used = work.do_early, used
         return graph
 
     def address(self, array: Any) -> int:

@@ -70,13 +70,13 @@ class ArrangedOnDevice:
         self.form = form
         place = None if memory is None else memory.take_place(form.count * form.dtype.itemsize, self)
         self.array = forms.device.empty(form.count, form.dtype) if place is None else place.view(form.dtype)
-        kept = None if memory is None else memory.kept_arrangement
-        self.by_form: dict[Form, ArrangedOnDevice] = {} if kept is None else kept.by_form
-        """All that one memory has had: a layer in place may write another form than the layer before it, in every pass. Where
-        every image has a size of its own, those of other sizes go."""
-        for other in [other for other in self.by_form if other.count != form.count]:
-            del self.by_form[other]
-        self.by_form[form] = self
+        if memory is not None:
+            # A layer in place may write another form than the layer before it, in every pass. Where every image has a size of
+            # its own, arrays of other sizes go, and at once: nothing of them refers to itself.
+            kept: dict[Form, ArrangedOnDevice] = memory.arrangements
+            for other in [other for other in kept if other.count != form.count]:
+                del kept[other]
+            kept[form] = self
 
     def write_plain(self, host: HostArray) -> None:
         """Write the values to the first of the flat ``host`` array, in plain order."""
@@ -160,7 +160,7 @@ class Forms:
         kept: ArrangedOnDevice | None = memory.kept_arrangement
         if kept is not None and kept.form == form:
             return kept
-        found = None if kept is None else kept.by_form.get(form)
+        found: ArrangedOnDevice | None = memory.arrangements.get(form)
         return ArrangedOnDevice(self, form, memory) if found is None else found
 
 

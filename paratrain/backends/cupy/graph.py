@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paratrain import gpu
+from paratrain.backends.cupy.workspace import Used
 from paratrain.errors import BackendError, DeviceError
 
 __all__ = ["CudaGraph", "capture"]
@@ -23,6 +24,8 @@ class CudaGraph:
         self._stream = stream
         self.before: Callable[[], None] | None = None
         """What has to be called before each replay, if anything has; its object lives as long as the graph."""
+        self.used: Used | None = None
+        """What else has to live as long."""
 
     def replay(self) -> None:
         """Put all of it into the stream at once."""

@@ -73,7 +73,7 @@ class ParameterWork:
 
     def be_ready(self) -> None:
         """Fill the table, when the capture is over. The recording needs it as long as it may run again."""
-        self._before = [self._launch_of(rows) for rows in self._early]
+        self._before = [rows.module.prepared(*self._launch_of(rows)) for rows in self._early]
         self._forms.device.upload(np.array(self._filled, np.int64), self._table[: len(self._filled)])
 
     def do_early(self) -> None:
@@ -145,16 +145,13 @@ class ParameterWork:
 
     def _do_late(self) -> None:
         for rows in self._late:
-            self._launch_of(rows)()
+            rows.module.launch_blocks(*self._launch_of(rows))
         self._late.clear()
         self._pending.clear()
 
-    def _launch_of(self, rows: _Rows) -> Callable[[], None]:
+    def _launch_of(self, rows: _Rows) -> tuple[Any, ...]:
+        """The arguments of the launch, whose rows go into the table."""
         start, stop = len(self._filled), len(self._filled) + len(rows.numbers)
         self._filled += rows.numbers
         count, table = len(rows.numbers) // _COLUMNS, self._table[start:stop]
-
-        def launch() -> None:
-            rows.module.launch_blocks(rows.kernel, rows.block_count, _THREADS, count, table)
-
-        return launch
+        return rows.kernel, rows.block_count, _THREADS, count, table

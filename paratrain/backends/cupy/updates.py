@@ -40,6 +40,7 @@ Ranges = Sequence[tuple[int, int]]
 _FACTOR, _CLIP, _LIMIT, _UNSCALE, _UNFIT, _MET, _NORM, _LOSS = range(8)
 _RULE = _LOSS + MOST_LOSSES
 _RUNS = _RULE + 9
+_NOTHING_MET = [0.0] * (_RULE - _UNFIT)
 _GROUP_BYTES = 16
 _PIECE_COUNT = 8192
 """Values of a piece, whose products one block of threads adds up."""
@@ -87,8 +88,12 @@ class CupyUpdate:
         number_type = np.float64 if self._dtype == np.float64 else np.float32
         self._numbers = forms.device.zeros(_RUNS + 2 * self._run_count, number_type)
         self._run_stops = _integers(forms.device, run_stops)
-        self._numbers_under_way = _Uploads(self._numbers.size, number_type)
+        self._stream = forms.device.stream
+        self._uploads = _Uploads(self._numbers, self._stream)
         self._read = gpu.empty_pinned(_RULE, number_type)
+        self._read_address = self._read.ctypes.data
+        # CuPy hands pinned memory that nobody has to others at once, though a copy may still have to read or write it.
+        weakref.finalize(self, _wait_for, self._stream, self._uploads, self._read).atexit = False
         self._tables: dict[tuple[tuple[tuple[int, int], ...], ...], _SumTable] = {}
         self._rule: UpdateRule = MomentumRule(0.0)
 
@@ -103,14 +108,9 @@ class CupyUpdate:
         unscale: float = 1.0,
     ) -> None:
         self._rule = rule
-        numbers = self._numbers_under_way.next()
-        numbers[:_RUNS] = 0
-        numbers[_FACTOR], numbers[_CLIP], numbers[_LIMIT], numbers[_UNSCALE] = scale, 1.0, limit, unscale
-        of_rule = _rule_numbers(rule)
-        numbers[_RULE : _RULE + len(of_rule)] = of_rule
-        numbers[_RUNS : _RUNS + self._run_count] = rates
-        numbers[_RUNS + self._run_count :] = decays
-        self._numbers_under_way.send(self._numbers)
+        numbers = [scale, 1.0, limit, unscale, *_NOTHING_MET, *_rule_numbers(rule)]
+        numbers += [0.0] * (_RUNS - len(numbers))
+        self._uploads.send([*numbers, *rates, *decays])
 
     def note_losses(self, losses: Sequence[Any]) -> None:
         assert len(losses) <= MOST_LOSSES
@@ -144,11 +144,16 @@ class CupyUpdate:
         name, table = _KERNELS[type(self._rule)], (self._run_stops, self._run_count, self._numbers)
         self._kernels.launch(name, group_count, start, stop, *arrays, *table, *flags)
 
-    def outcome(self) -> UpdateOutcome:
-        self._numbers[:_RULE].get(out=self._read)
-        is_finite = self._read[_UNFIT] == 0 and self._read[_MET] == 0
-        losses = self._read[_LOSS:_RULE].tolist()
-        return UpdateOutcome(bool(is_finite), float(self._read[_NORM]), tuple(losses))
+    def send_outcome(self) -> None:
+        runtime, size, stream = gpu.library().cuda.runtime, self._read.nbytes, self._stream.ptr
+        runtime.memcpyAsync(self._read_address, self._numbers.data.ptr, size, runtime.memcpyDeviceToHost, stream)
+
+    def outcome(self, *, is_sent: bool = False) -> UpdateOutcome:
+        if not is_sent:
+            self.send_outcome()
+        self._stream.synchronize()
+        read = self._read.tolist()
+        return UpdateOutcome(read[_UNFIT] == 0 and read[_MET] == 0, read[_NORM], tuple(read[_LOSS:]))
 
     def sum_products(self, ranges: Sequence[Ranges], pairs: Sequence[tuple[Any, Any]]) -> npt.NDArray[np.float64]:
         table = self._table(ranges)
@@ -213,37 +218,41 @@ class _SumTable:
 
 
 class _Uploads:
-    """Small arrays in pinned memory on their way to one on the GPU: each is filled again only when it has been read."""
+    """Numbers on their way to ``target`` on the GPU, from pieces of pinned memory that take turns: each is written again when it
+    has been read.
+    """
 
-    def __init__(self, count: int, dtype: npt.DTypeLike) -> None:
-        self._cupy = gpu.library()
-        new_event = self._cupy.cuda.Event
-        self._slots = [(gpu.empty_pinned(count, dtype), new_event(disable_timing=True)) for _ in range(_SLOTS)]
-        self._turn = itertools.cycle(range(_SLOTS))
-        self._current = 0
-        # CuPy hands pinned memory that nobody has to others at once, though a copy may still have to read it.
-        weakref.finalize(self, _wait_for, self._slots).atexit = False
+    def __init__(self, target: Any, stream: Any) -> None:
+        cuda = gpu.library().cuda
+        self._runtime, self._target, self._stream = cuda.runtime, target, stream
+        self._turn = itertools.cycle(
+            [_Slot(gpu.empty_pinned(target.size, target.dtype), cuda.Event(disable_timing=True)) for _ in range(_SLOTS)]
+        )
 
-    def next(self) -> Any:
-        """The array to fill."""
-        self._current = next(self._turn)
-        values, sent = self._slots[self._current]
-        sent.synchronize()  # at once for one that has never been recorded
-        return values
-
-    def send(self, array: Any) -> None:
-        """Put the copy to ``array`` into the current stream, where kernels go as well."""
-        values, sent = self._slots[self._current]
-        stream = self._cupy.cuda.get_current_stream()
-        array.set(values, stream=stream)
-        sent.record(stream)
+    def send(self, numbers: list[float]) -> None:
+        """Put the copy into the stream."""
+        slot = next(self._turn)
+        slot.sent.synchronize()  # at once for one that has never been recorded
+        if slot.numbers != numbers:  # often they are those of the last steps
+            slot.values[:] = slot.numbers = numbers
+        to, kind = self._target.data.ptr, self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(to, slot.address, slot.values.nbytes, kind, self._stream.ptr)
+        slot.sent.record(self._stream)
 
 
-def _wait_for(slots: Sequence[tuple[Any, Any]]) -> None:
-    """Return when all has been read."""
+class _Slot:
+    """A piece of pinned memory, what was last written to it, and the event that tells that it has been read."""
+
+    def __init__(self, values: Any, sent: Any) -> None:
+        self.values, self.sent = values, sent
+        self.numbers: list[float] = []
+        self.address = int(values.ctypes.data)
+
+
+def _wait_for(stream: Any, *_memory: object) -> None:
+    """Return when what was put into the stream has run, which may use this memory of the host."""
     with contextlib.suppress(RuntimeError):  # of a GPU that has failed others have told
-        for _, sent in slots:
-            sent.synchronize()
+        stream.synchronize()
 
 
 def _integers(device: CudaDevice, numbers: Sequence[int]) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,23 +13,53 @@ import numpy.typing as npt
 from paratrain.backends.cupy.device import CudaDevice
 from paratrain.errors import DeviceError
 
-__all__ = ["Workspace"]
+__all__ = ["Used", "Workspace"]
+
+
+class Used:
+    """What a recorded graph uses, and has to find as long as it may run again: whoever has the graph keeps this."""
+
+    def __init__(self) -> None:
+        self.things: list[Any] = []
 
 
 class Workspace:
     """One block on the GPU: whoever takes it may use it until somebody takes it again, which is right for work on one stream.
 
     It is allocated when first taken, as large as anybody has said before that he will want it, so that it hardly ever grows.
-    Blocks that become too small stay once ``is_recorded``: recorded graphs may use them.
+    Blocks that become too small stay as long as recorded graphs use them.
     """
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._wanted_bytes = 0
-        self.is_recorded = False
-        """Whether work that takes it has been recorded, to run again."""
         self._block: Any = None
-        self._outgrown: list[Any] = []
+        self._recording: Used | None = None
+        self._recorded: weakref.WeakSet[Used] = weakref.WeakSet()
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Used]:
+        """A context in which work is recorded; gives what is to be kept with the graph."""
+        self._recording = used = Used()
+        self._recorded.add(used)
+        try:
+            yield used
+        finally:
+            self._recording = None
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether work is recorded right now."""
+        return self._recording is not None
+
+    def note_use(self, thing: Any) -> None:
+        """Say that work uses this, which has to live as long as a graph that is recorded from it."""
+        if self._recording is not None:
+            self._recording.things.append(thing)
+
+    def used_by_graphs(self) -> set[int]:
+        """The ``id`` of all that graphs use which may run again."""
+        return {id(thing) for used in self._recorded for thing in used.things}
 
     def reserve(self, byte_count: int) -> None:
         """Say that so many bytes will be taken at once."""
@@ -38,8 +71,8 @@ class Workspace:
         return self._wanted_bytes
 
     def shrink(self, wanted_bytes: int) -> None:
-        """Forget what was said, and taken, since ``wanted_bytes`` were the most. Does nothing once ``is_recorded``."""
-        if not self.is_recorded and wanted_bytes < self._wanted_bytes:
+        """Forget what was said, and taken, since ``wanted_bytes`` were the most."""
+        if wanted_bytes < self._wanted_bytes:
             self._wanted_bytes, self._block = wanted_bytes, None
 
     def take(self, count: int, dtype: npt.DTypeLike) -> Any:
@@ -47,8 +80,6 @@ class Workspace:
         dtype = np.dtype(dtype)
         byte_count = count * dtype.itemsize
         if self._block is None or self._block.size < byte_count:
-            if self._block is not None and self.is_recorded:
-                self._outgrown.append(self._block)
             self._block = None  # before the larger one is looked for
             try:
                 self._block = self._allocate(max(byte_count, self._wanted_bytes))
@@ -57,6 +88,7 @@ class Workspace:
                     raise
                 self._block = self._allocate(byte_count)
         self.reserve(byte_count)  # not where there is no such memory: others can do with less
+        self.note_use(self._block)
         return self._block[:byte_count].view(dtype)
 
     def _allocate(self, byte_count: int) -> Any:

@@ -75,9 +75,8 @@ class CudnnRunner:
         """Make sure that a task can run. Raises UnsupportedError where cuDNN has no plan for it."""
         found = self._plans.get(task)
         if found is None:
-            # A recorded graph uses what was compiled for a plan, which goes with it.
-            if len(self._plans) >= _MOST_PLANS and not self._workspace.is_recorded:
-                self._plans.clear()
+            if len(self._plans) >= _MOST_PLANS and not self._workspace.is_recording:
+                self._drop_plans()
             try:
                 found = self._first_plan(task)
             except UnsupportedError as error:
@@ -106,6 +105,12 @@ class CudnnRunner:
         plan = self._plans[task]
         assert isinstance(plan, Plan)
         return plan
+
+    def _drop_plans(self) -> None:
+        """Give the plans back that no recorded graph uses: what was compiled for a plan goes with it."""
+        self._stream.synchronize()  # nor does the GPU run them
+        used = self._workspace.used_by_graphs()
+        self._plans = {task: plan for task, plan in self._plans.items() if id(plan) in used}
 
     def _first_plan(self, task: ConvolutionTask) -> Plan:
         if self._choices is not None:
@@ -156,6 +161,7 @@ class CudnnRunner:
 
     def _execute(self, task: ConvolutionTask, plan: Plan, addresses: dict[int, int]) -> None:
         room = self._workspace.take(plan.workspace_bytes, "u1").data.ptr if plan.workspace_bytes else 0
+        self._workspace.note_use(plan)
         try:
             plan.graph.execute_plan_at_index(addresses, int(room), plan.index, handle=self._handle)
         except failures() as error:

@@ -155,12 +155,20 @@ def test_plans_live_as_long_as_recorded_graphs_that_use_them(monkeypatch: pytest
 
     monkeypatch.setattr(runners, "_MOST_PLANS", 1)
     backend = CupyBackend()
-    runner, other = runner_of(backend), dataclasses.replace(TASK, direction=Direction.FORWARD)
-    for is_recorded in (False, True):
-        backend.workspace.is_recorded = is_recorded
-        for task in (TASK, other):
-            runner.prepare(task)
-        assert (TASK in runner._plans) is is_recorded
+    runner, given = runner_of(backend), arrays(backend)
+    recorded, other = TASK, dataclasses.replace(TASK, direction=Direction.FORWARD)
+    runner.run(recorded, given)
+    graph = backend.record(lambda: runner.run(recorded, given))
+    plan = runner.plan_of(recorded)
+    for _ in range(2):
+        runner.prepare(other)
+        assert runner.plan_of(recorded) is plan
+    assert graph is not None
+    graph.replay()
+    del graph
+    backend.record(lambda: None)
+    runner.prepare(dataclasses.replace(TASK, direction=Direction.BACKWARD_DATA))
+    assert recorded not in runner._plans
 
 
 def test_what_is_collected_while_a_stream_is_recorded() -> None:

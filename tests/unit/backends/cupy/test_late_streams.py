@@ -123,7 +123,7 @@ def test_numbers_on_their_way_are_not_overwritten() -> None:
 
 
 def test_the_numbers_of_an_update_stay_until_they_are_sent() -> None:
-    """Pinned memory that nobody has is another's at once, though the copy out of it may still be to come."""
+    """Pinned memory that nobody has is another's at once, though the copies out of it and into it may still be to come."""
     runtime = importlib.import_module("cupy").cuda.runtime
     for seed in range(4):
         with late_streams(seed):
@@ -131,5 +131,6 @@ def test_the_numbers_of_an_update_stay_until_they_are_sent() -> None:
             update = backend.device_update([8], np.float32)
             assert update is not None
             update.prepare(MomentumRule(0.9), [0.1], [0.0], scale=1.0)
+            update.send_outcome()
             del update
             runtime.deviceSynchronize()

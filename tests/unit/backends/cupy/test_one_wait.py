@@ -64,9 +64,11 @@ def test_a_step_waits_once_and_gives_what_layer_by_layer_gives(simulated_gpu: An
     recorded.step(1)  # what was read on the host goes back
     before = simulated.counts.copy()
     recorded.step(9)
-    found_counts = {name: simulated.counts[name] - before[name] for name in ("graph_launch", "download", "allocate")}
-    # A graph of the pass and one of the update; the last download looks for faults.
-    assert found_counts == {"graph_launch": 2 * 9, "download": 9 + 1, "allocate": 0}
+    names = ("graph_launch", "upload", "download", "synchronize", "allocate")
+    found_counts = {name: simulated.counts[name] - before[name] for name in names}
+    # A graph of the pass and one of the update, which sends what comes of both; the last download looks for faults. The host
+    # waits for that and for each update, and makes sure that the numbers of an update long ago have gone.
+    assert found_counts == {"graph_launch": 2 * 9, "upload": 9, "download": 1, "synchronize": 2 * 9 + 1, "allocate": 0}
 
 
 @pytest.mark.parametrize("extra", ["", "clip_gradients: 1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from paratrain.backends import create_backend
 from paratrain.backends.cupy.device import CudaDevice
-from paratrain.blob import Blob
+from paratrain.backends.cupy.forms import Form
+from paratrain.blob import Blob, SyncedMemory
 from paratrain.errors import LayerError
 from paratrain.layers.base import LayerContext
 from paratrain.layers.python import UserLayer
@@ -145,8 +147,24 @@ def test_arrays_of_former_sizes_go() -> None:
         net.forward(x=values((2, 4, size, size)))
         net.backward(ip=values((2, 3)))
     memories: list[Any] = [net.blobs[name].data_memory for name in ("c1", "sum")] + [net.blobs["c1"].diff_memory]
-    kept = [form.count for memory in memories for form in memory.kept_arrangement.by_form]
+    kept = [form.count for memory in memories for form in memory.arrangements]
     assert set(kept) == {2 * 4 * 4 * 4}
+
+
+def test_arrays_go_with_their_memory(simulated_gpu: Any) -> None:
+    """At once, without a search for what refers to itself: they may be large, and a net whose shapes change makes many."""
+    forms, pool = create_backend("cupy", "bfloat16").forms, simulated_gpu.get_default_memory_pool()  # type: ignore[attr-defined]
+    used_bytes = pool.used_bytes()
+    gc.disable()
+    try:
+        memory = SyncedMemory(64)
+        for channels_last in (False, True):
+            forms.write(memory, Form.of((1, 4, 4, 4), np.float16, channels_last=channels_last))
+        assert pool.used_bytes() > used_bytes
+        del memory
+        assert pool.used_bytes() == used_bytes
+    finally:
+        gc.enable()
 
 
 def test_threads_share_the_stream_and_take_turns(simulated_gpu: Any) -> None:

@@ -78,3 +78,22 @@ def test_steps_afterwards_are_those_of_layer_by_layer(act: Callable[[Solver], No
     assert solvers[0].loss == solvers[1].loss
     for solver in solvers:
         solver.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_batch_that_is_not_finite_is_skipped(precision: str) -> None:
+    solvers = [make(create_backend("cupy", precision)) for _ in range(2)]
+    solvers[1].net.recorded_pass = None
+    for solver in solvers:
+        solver.sentinel.mode = "skip"
+        solver.step(4)
+        before = solver.net.parameters.data.host().copy()
+        solver.net.blobs["x"].data[1, :, 2, 2] = np.inf, -np.inf
+        solver.step(1)
+        assert np.array_equal(solver.net.parameters.data.host(), before)
+        feed(solver.net)
+        solver.step(3)
+    assert np.array_equal(*[solver.net.parameters.data.host() for solver in solvers])
+    assert np.isfinite(solvers[0].loss) and solvers[0].loss == solvers[1].loss
+    for solver in solvers:
+        solver.close()
