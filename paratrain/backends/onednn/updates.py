@@ -25,7 +25,9 @@ Array = npt.NDArray[np.float32]
 _INVERSE = Algorithm.ELTWISE_POWER
 """1 / x: the power -1."""
 _LONGEST = 1 << 16
-"""Longer ranges are cut into pieces of so many values, with which all arrays of an update stay in a core's second cache."""
+"""Longer ranges are cut into pieces of so many values for each thread, with which all arrays of an update stay in its core's
+second cache.
+"""
 _MOST_LENGTHS = 256
 """Primitives have a fixed length, and are kept for so many. The ranges of a net are the same in every step, and fewer."""
 _POST_OPERATION = 32768
@@ -103,8 +105,9 @@ class OneDnnUpdate:
         if isinstance(self._rule, AdamRule):
             mean_share = 1.0 - self._rule.momentum
             self._set(negative_rate=-rate * self._rule.correction, mean_scale=mean_share * scale)
-        for begin in range(start, stop, _LONGEST):
-            piece = slice(begin, min(begin + _LONGEST, stop))
+        longest = _LONGEST * self._engine.library.thread_count
+        for begin in range(start, stop, longest):
+            piece = slice(begin, min(begin + longest, stop))
             goes_on = functools.partial(self._gradient_is_finite, piece) if guarded else None
             if not self._sized(piece.stop - begin).run(self._addresses, 4 * begin, goes_on):
                 return False
