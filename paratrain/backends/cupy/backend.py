@@ -123,7 +123,9 @@ class CupyBackend(Backend):
     def matrix_product(self, a: Any, b: Any, out: Any, *, accumulate: bool = False) -> None:
         self.blas.product(a, b, out, beta=1.0 if accumulate else 0.0)
 
-    def device_update(self, run_stops: Sequence[int], dtype: npt.DTypeLike) -> CupyUpdate:
+    def device_update(self, run_stops: Sequence[int], dtype: npt.DTypeLike) -> CupyUpdate | None:
+        if run_stops and run_stops[-1] > np.iinfo(np.int32).max:  # its kernels count in 32 bits
+            return None
         return CupyUpdate(self.forms, run_stops, dtype)
 
     @property

@@ -354,3 +354,9 @@ def test_sums_of_products(simulated_gpu: Any) -> None:
     other[25_000] = np.inf
     found = update.sum_products(ranges, [(one, other)])
     assert np.isnan(found).tolist() == [[False, True, False]]
+
+
+def test_more_values_than_kernels_can_count_are_left_to_array_code(simulated_gpu: Any) -> None:
+    backend = create_backend("cupy")
+    assert backend.device_update([7, 2**31], np.float32) is None
+    assert backend.device_update([7, 100], np.float32) is not None
