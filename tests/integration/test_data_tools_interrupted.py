@@ -44,6 +44,11 @@ def endless(folder: Path, verb: str) -> list[str]:
     return [verb, *size, "images", "db"]
 
 
+def heed_interrupts() -> None:
+    """What a shell has started in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("verb", ["convert_imageset", "convert_folder"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_is_interrupted_leaves_nothing_that_looks_finished(
@@ -52,7 +57,13 @@ def test_what_is_interrupted_leaves_nothing_that_looks_finished(
     words = endless(folder, verb)
     before = names(folder)
     with subprocess.Popen(
-        [*COMMAND, *words], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         partial = folder / f"db.partial-{process.pid}"
         deadline = time.monotonic() + 60

@@ -53,7 +53,7 @@ def test_no_hint_where_data_is_there_in_time(
 ) -> None:
     monkeypatch.setattr("paratrain.solvers.feeding._HINT_AFTER_S", 0.02)
     solver = make_solver(random_records(tmp_path), SETTINGS, batch_size=2)
-    solver.add_callback(lambda: time.sleep(0.02), lambda: None)
+    solver.add_callback(lambda: time.sleep(0.06), lambda: None)  # time to read, on a busy machine too
     solver.step(1)  # the first batch is waited for
     solver.times.reset()
     with caplog.at_level(logging.INFO, "paratrain"):
