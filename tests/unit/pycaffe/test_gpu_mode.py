@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ layer { name: "relu" type: "ReLU" bottom: "y" top: "y" }
 @pytest.fixture(autouse=True)
 def two_gpus(monkeypatch: pytest.MonkeyPatch, simulated_gpu: Any) -> Iterator[None]:  # noqa: F811
     monkeypatch.setenv("SIMULATED_GPUS", "2")
+    # Nets of other tests may be there yet.
+    monkeypatch.setattr("paratrain.pycaffe.modes._made_on_cpu", weakref.WeakSet())
     yield
     simulated_gpu.cuda.Device(0).use()
     choices.is_gpu_mode = choices.device = None
